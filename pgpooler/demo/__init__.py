@@ -1,0 +1,1 @@
+"""The demonstration: real PostgreSQL servers behind PgPooler, from one command."""

@@ -1,0 +1,1 @@
+"""Bytes to and from sockets: poller, ports, relay, listener, connector."""

@@ -1,0 +1,1 @@
+"""Who runs where: supervisor, worker, and the messages between them."""

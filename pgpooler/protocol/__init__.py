@@ -1,0 +1,1 @@
+"""What the wire says: message codes, framing, formats, startup, authentication exchanges. Standard library only."""
