@@ -1,0 +1,323 @@
+"""The configuration as values: what every key is called, its type, its bounds, its default and its meaning.
+
+Everything else reads this module: the file readers take types and bounds from it, `schema.py` prints it for editors,
+and a test holds docs/reference/configuration.md to it.  All times are seconds.  Instances are immutable and survive
+`msgspec.json.encode` and `decode(type=Configuration)`, which is how the supervisor hands them to a worker.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+TEN_YEARS: Final = 315_360_000
+LARGEST_NUMBER: Final = 2**31 - 1
+MASK: Final = "********"
+
+
+class PoolMode(enum.StrEnum):
+    """How long a client holds a server connection."""
+
+    SESSION = "session"
+    TRANSACTION = "transaction"
+    STATEMENT = "statement"
+
+
+class AuthMethod(enum.StrEnum):
+    """How a client proves who it is; `trust` believes it without proof and must be written out."""
+
+    SCRAM_SHA_256 = "scram-sha-256"
+    MD5 = "md5"
+    PLAIN = "plain"
+    TRUST = "trust"
+
+
+class LogLevel(enum.StrEnum):
+    """The least important messages that are still logged."""
+
+    ERROR = "error"
+    WARN = "warn"
+    INFO = "info"
+    DEBUG = "debug"
+
+
+class LogDestination(enum.StrEnum):
+    """Where log lines go."""
+
+    FILE = "file"
+    STDERR = "stderr"
+
+
+class LogFormat(enum.StrEnum):
+    """How a log line is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class PatternKind(enum.StrEnum):
+    """The three forms of one name in a matcher."""
+
+    EXACT = "exact"
+    PREFIX = "prefix"
+    REGEX = "regex"
+
+
+def _meaning(description: str, reader: str = "", *, low: int | None = None, high: int | None = None) -> Meta:
+    """A key's meaning and bounds; `reader` names the function that reads its text where the type alone does not say."""
+    return Meta(description=description, ge=low, le=high, extra={"reader": reader} if reader else None)
+
+
+def _count(description: str, low: int = 0, high: int = LARGEST_NUMBER) -> Meta:
+    return _meaning(description, low=low, high=high)
+
+
+def _time(description: str) -> Meta:
+    return _meaning(description, low=0, high=TEN_YEARS)
+
+
+INTERNAL: Final = Meta(extra={"internal": True})
+"""Marks a field that is filled by the reader and is no key of any file."""
+
+PoolModeKey = Annotated[PoolMode, _meaning("how long a client holds a server connection")]
+PoolSizeKey = Annotated[int, _count("most server connections of one pool (backend, database, user); 0 = no limit")]
+MaxQueueKey = Annotated[int, _count("most clients that wait for a server connection of one pool; 0 = no limit")]
+QueryWaitKey = Annotated[float, _time("longest wait for a server connection, then error 57014; 0 = for ever")]
+ServerIdleKey = Annotated[float, _time("an unused server connection is closed after this time; 0 = never")]
+ServerLifetimeKey = Annotated[float, _time("an older server connection is closed when it is next unused; 0 = never")]
+SessionIdleKey = Annotated[float, _time("a client that sends nothing for this long is disconnected; 0 = never")]
+ServerConnectKey = Annotated[float, _time("longest time to connect and log in to a server; 0 = for ever")]
+
+
+class PoolSettings(Struct, frozen=True, kw_only=True):
+    """The inheritable keys with their built-in values: rule > backend > defaults > limits, timeouts > these."""
+
+    pool_mode: PoolModeKey = PoolMode.SESSION
+    pool_size: PoolSizeKey = 20
+    max_queue: MaxQueueKey = 0
+    query_wait_timeout: QueryWaitKey = 60.0
+    server_idle_timeout: ServerIdleKey = 600.0
+    server_lifetime: ServerLifetimeKey = 3600.0
+    session_idle_timeout: SessionIdleKey = 0.0
+    server_connect_timeout: ServerConnectKey = 15.0
+
+
+class BackendOverrides(Struct, frozen=True, kw_only=True):
+    """The inheritable keys a backend may set; None = inherit.  Its `pool_size` is something else: see `Backend`."""
+
+    pool_mode: PoolModeKey | None = None
+    max_queue: MaxQueueKey | None = None
+    query_wait_timeout: QueryWaitKey | None = None
+    server_idle_timeout: ServerIdleKey | None = None
+    server_lifetime: ServerLifetimeKey | None = None
+    session_idle_timeout: SessionIdleKey | None = None
+    server_connect_timeout: ServerConnectKey | None = None
+
+
+class Overrides(BackendOverrides, frozen=True, kw_only=True):
+    """The inheritable keys that a rule and `defaults` may set; None = inherit."""
+
+    pool_size: PoolSizeKey | None = None
+
+
+class _Masked(Struct, frozen=True, kw_only=True):
+    """Prints itself without its secrets."""
+
+    def __repr__(self) -> str:
+        secret = secret_fields(type(self))
+        shown = ", ".join(
+            f"{name}={MASK if name in secret and value else value!r}"
+            for name, value in msgspec.structs.asdict(self).items()
+        )
+        return f"{type(self).__name__}({shown})"
+
+
+class Listen(Struct, frozen=True, kw_only=True):
+    """Where clients connect."""
+
+    hosts: Annotated[
+        tuple[Annotated[str, _meaning("", "listen_host")], ...],
+        _meaning("address or name to listen on, or a list of them; * = every IPv4 and IPv6 address"),
+    ] = msgspec.field(default=("0.0.0.0",), name="host")  # noqa: S104 - a pooler nobody can reach is of no use
+    port: Annotated[int, _count("TCP port to listen on", 1, 65535)] = 6432
+    unix_socket_dir: Annotated[str, _meaning("folder of the unix socket .s.PGSQL.<port>; empty = none", "path")] = ""
+    unix_socket_mode: Annotated[int, _meaning("permissions of the unix socket, octal", "octal", low=0, high=0o777)] = (
+        0o777
+    )
+    backlog: Annotated[int, _count("connections the kernel queues before they are accepted", 1)] = 4096
+
+
+class LogFile(Struct, frozen=True, kw_only=True):
+    """The log file: an explicit `path`, or a `directory` with a date pattern."""
+
+    path: Annotated[str, _meaning("the log file; wins over directory and filename", "path")] = ""
+    directory: Annotated[str, _meaning("folder of the log files", "path")] = ""
+    filename: Annotated[str, _meaning("name in the folder, a strftime pattern")] = "pgpooler-%Y-%m-%d.log"
+    append: Annotated[bool, _meaning("go on at the end of an existing file; false = empty it at start")] = True
+    rotation_age: Annotated[float, _time("start a new file after this time; 0 = never")] = 0.0
+    rotation_size_mb: Annotated[int, _count("start a new file after this many MiB; 0 = never")] = 0
+    keep: Annotated[int, _count("rotated files to keep; 0 = all")] = 0
+
+
+class Logging(Struct, frozen=True, kw_only=True):
+    """What is logged, where and how."""
+
+    level: Annotated[LogLevel, _meaning("least important messages that are logged")] = LogLevel.INFO
+    destination: Annotated[LogDestination, _meaning("file or stderr; file when a file is given")] = (
+        LogDestination.STDERR
+    )
+    format: Annotated[LogFormat, _meaning("a line of text, or one JSON object per line")] = LogFormat.TEXT
+    file: Annotated[LogFile, _meaning("the log file")] = LogFile()
+
+
+class Backend(_Masked, BackendOverrides, frozen=True, kw_only=True):
+    """A PostgreSQL server that clients are routed to."""
+
+    name: Annotated[str, _meaning("name that rules use", "name")]
+    host: Annotated[str, _meaning("name, address, or absolute folder of a unix socket", "backend_host")]
+    port: Annotated[int, _count("TCP port, or the number in the unix socket's name", 1, 65535)] = 5432
+    pool_size: Annotated[int, _count("most server connections to this backend, over all its pools; 0 = no limit")] = 0
+    user: Annotated[str, _meaning("log in to the server as this user; empty = as the client's user", "name")] = ""
+    password: Annotated[str, _meaning("password of that user", "secret")] = ""
+
+
+class Pattern(Struct, frozen=True, kw_only=True):
+    """One form of a name: exactly `text`, starting with `text` (empty = anything), or found by the regex `text`."""
+
+    kind: PatternKind
+    text: str
+
+
+Matcher = Annotated[tuple[Pattern, ...], Meta(extra={"reader": "matcher"})]
+
+
+class Rule(Overrides, frozen=True, kw_only=True):
+    """One routing rule: whom it matches, and where they go.  A matcher that is None matches anything."""
+
+    name: Annotated[str, _meaning("name for people, also of the rule's pools", "name")] = ""
+    database: Annotated[Matcher | None, _meaning("databases that match: a name, x*, ~ regex, or a list of these")] = (
+        None
+    )
+    user: Annotated[Matcher | None, _meaning("users that match; together with database both must match")] = None
+    default: Annotated[bool, _meaning("matches everything; stands last")] = False
+    backend: Annotated[str, _meaning("name of the backend that serves these clients", "name")]
+    place: Annotated[str, INTERNAL] = ""
+
+
+class Routing(Struct, frozen=True, kw_only=True):
+    """Which backend serves whom; the first matching rule wins; without rules the first backend serves everybody."""
+
+    defaults: Annotated[Overrides, _meaning("values for rules and backends that do not set them")] = Overrides()
+    rules: Annotated[
+        tuple[Rule, ...], _meaning("the rules, in order (in routing.yaml the list is called routing)")
+    ] = ()
+
+
+class User(_Masked, frozen=True, kw_only=True):
+    """A user: what clients prove, and what PgPooler logs in with where the backend does not say otherwise."""
+
+    name: Annotated[str, INTERNAL]
+    password: Annotated[str, _meaning("cleartext, md5..., or a SCRAM-SHA-256$... verifier", "secret")] = ""
+
+
+class Auth(Struct, frozen=True, kw_only=True):
+    """How clients prove who they are.  `users` holds those of `users_file` too."""
+
+    method: Annotated[AuthMethod, _meaning("how clients prove who they are")] = AuthMethod.SCRAM_SHA_256
+    users: Annotated[Mapping[str, User], _meaning("the users by name", "users")] = msgspec.field(default_factory=dict)
+    users_file: Annotated[str, _meaning("file of users in the form of PgBouncer's userlist.txt", "path")] = ""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """Limits; None = the built-in value of `PoolSettings`."""
+
+    max_client_conn: Annotated[int, _count("most client connections", 1)] = 1000
+    max_queue: MaxQueueKey | None = None
+
+
+class Timeouts(Struct, frozen=True, kw_only=True):
+    """Time limits; None = the built-in value of `PoolSettings`."""
+
+    client_login_timeout: Annotated[float, _time("longest time from connecting to logged in; 0 = for ever")] = 60.0
+    drain_timeout: Annotated[float, _time("how long a stopping PgPooler lets transactions end")] = 30.0
+    query_wait_timeout: QueryWaitKey | None = None
+    server_idle_timeout: ServerIdleKey | None = None
+    server_lifetime: ServerLifetimeKey | None = None
+    session_idle_timeout: SessionIdleKey | None = None
+    server_connect_timeout: ServerConnectKey | None = None
+
+
+class Configuration(Struct, frozen=True, kw_only=True):
+    """Everything the operator wrote.  `files` are the absolute paths of all files that were read."""
+
+    listen: Annotated[Listen, _meaning("where clients connect")] = Listen()
+    logging: Annotated[Logging, _meaning("what is logged")] = Logging()
+    backends: Annotated[tuple[Backend, ...], _meaning("the PostgreSQL servers")]
+    routing: Annotated[Routing, _meaning("which backend serves whom")] = Routing()
+    auth: Annotated[Auth, _meaning("how clients prove who they are")] = Auth()
+    limits: Annotated[Limits, _meaning("limits")] = Limits()
+    timeouts: Annotated[Timeouts, _meaning("time limits")] = Timeouts()
+    workers: Annotated[int, _meaning("number of worker processes; this version runs one", "workers")] = 1
+    files: Annotated[tuple[str, ...], INTERNAL] = ()
+
+
+@cache
+def secret_fields(kind: type[Struct]) -> frozenset[str]:
+    """The names of the fields of a model class that hold secrets."""
+    return frozenset(key.field for key in keys_of(kind).values() if key.reader == "secret")
+
+
+class Key(Struct, frozen=True, kw_only=True):
+    """One key of a model class, as the readers and the schema need it.
+
+    `field` is the attribute that holds the value, `type` its msgspec type without metadata and "or None", `default`
+    what an absent key means (None = inherited).
+    """
+
+    name: str
+    field: str
+    type: Any
+    reader: str
+    description: str
+    required: bool
+    default: Any
+
+
+@cache
+def keys_of(kind: type[Struct]) -> Mapping[str, Key]:
+    """The keys of a model class by their names in files, without its internal fields."""
+    keys = {}
+    for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
+        plain, reader, description, internal = _strip(field.type)
+        if not internal:
+            keys[field.encode_name] = Key(
+                name=field.encode_name,
+                field=field.name,
+                type=plain,
+                reader=reader,
+                description=description,
+                required=field.required,
+                default=field.default,
+            )
+    return keys
+
+
+def _strip(kind: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, str, str, bool]:
+    """Take the metadata and the "or None" off a type."""
+    reader, description, internal = "", "", False
+    while True:
+        if isinstance(kind, msgspec.inspect.Metadata):
+            extra = kind.extra or {}
+            reader = reader or extra.get("reader", "")
+            internal = internal or bool(extra.get("internal"))
+            description = description or (kind.extra_json_schema or {}).get("description", "")
+            kind = kind.type
+        elif isinstance(kind, msgspec.inspect.UnionType):
+            (kind,) = (part for part in kind.types if not isinstance(part, msgspec.inspect.NoneType))
+        else:
+            return kind, reader, description, internal
