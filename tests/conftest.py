@@ -1,0 +1,66 @@
+"""What holds for all tests: the Hypothesis profiles, the header, and that in CI no test may be skipped.
+
+Hypothesis profiles, chosen by HYPOTHESIS_PROFILE or pytest's --hypothesis-profile:
+- `dev`, the default: quick, new random examples in every run, failures are remembered in .hypothesis;
+- `ci`, where CI is set: more examples, the same ones in every run, so that a red run can be had again;
+- `campaign`: very many new examples, for `tox run -e campaign` overnight.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+import pgpooler
+from pgpooler.implementation import description
+
+IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+# A deadline per example would be an assertion about absolute time: none.
+settings.register_profile("dev", max_examples=50, deadline=None)
+settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, database=None, print_blob=True)
+settings.register_profile("campaign", max_examples=20_000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if IN_CI else "dev"))
+
+
+def pytest_report_header() -> list[str]:
+    """Say which PgPooler is under test, how it runs, and which examples Hypothesis makes."""
+    return [
+        f"pgpooler: {pgpooler.__version__}, implementation {description()}, from {os.path.dirname(pgpooler.__file__)}",
+        f"hypothesis profile: {settings.get_current_profile_name()}",
+    ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if IN_CI and not hasattr(config, "workerinput"):  # with xdist the controller hears of every report
+        config.pluginmanager.register(NothingIsSkipped(), "nothing-is-skipped")
+
+
+class NothingIsSkipped:
+    """Turns the run red when a test was skipped or was expected to fail: in CI everything has to run."""
+
+    def __init__(self) -> None:
+        self.skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped or hasattr(report, "wasxfail"):
+            self.skipped.append(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self.skipped.append(report.nodeid)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
+        if self.skipped and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return (yield)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.skipped:
+            terminalreporter.section("skipped, and in CI that is a failure", red=True)
+            for nodeid in dict.fromkeys(self.skipped):
+                terminalreporter.write_line(nodeid)
