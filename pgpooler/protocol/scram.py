@@ -1,0 +1,359 @@
+"""SCRAM-SHA-256 in both roles (RFC 5802, RFC 7677; manual: sasl-authentication), as pure exchanges of SASL payloads.
+
+Channel binding is not offered yet: where tls-server-end-point will go, the GS2 header and the (empty) binding data
+stand apart from the rest.  The slow part of the client role, PBKDF2, is handed out as a `Derivation`.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import hashlib
+import hmac
+import os
+
+from pgpooler.errors import AuthenticationFailed, FeatureNotSupported, ProtocolViolation, ServerUnavailable
+from pgpooler.protocol.passwords import (
+    ITERATIONS,
+    KEY_LENGTH,
+    SALT_LENGTH,
+    Cleartext,
+    Derivation,
+    ScramKeys,
+    ScramVerifier,
+    Secret,
+    cannot_answer,
+    decode_base64,
+    equal,
+    parse_iterations,
+)
+
+MECHANISM = "SCRAM-SHA-256"
+
+NONCE_LENGTH = 18  # bytes before base64, as PostgreSQL
+CLIENT_MESSAGE_LIMIT = 1024  # bytes; PG_MAX_SASL_MESSAGE_LENGTH
+SERVER_VALUE_LIMIT = 1024  # bytes in one attribute of a server's message
+ITERATIONS_LIMIT = 1_000_000  # about 0.3 s of PBKDF2: more is refused to a server
+
+NO_CHANNEL_BINDING = b"n,,"  # the GS2 header of our client role
+CHANNEL_BINDING_DATA = b""  # follows the GS2 header inside c=; empty unless the flag is p=
+NONCE_CHARACTERS = frozenset(range(0x21, 0x7F)) - {ord(",")}
+ATTRIBUTES = frozenset(b"anmrcsipve")  # the letters RFC 5802 section 5.1 gives a meaning: no extension may use them
+
+
+class State(enum.IntEnum):
+    """How far an exchange has come."""
+
+    FIRST = 0
+    KEYS = 1  # client role: the server's first message is read, the keys are being derived
+    FINAL = 2
+    DONE = 3  # each side has proved what it must
+    FAILED = 4
+
+
+class _Malformed(Exception):
+    """A message breaks the grammar of RFC 5802 section 7; each role tells its peer in its own way."""
+
+    def sentence(self) -> str:
+        text = str(self)
+        return f"{text[0].upper()}{text[1:]}."
+
+
+# -- server role, towards clients --------------------------------------------------------------------------------------
+
+
+class ScramServer:
+    """Checks one client against a verifier.
+
+    `receive` takes the client's messages in order and returns the answers; `keys` holds the client's own keys after
+    success, with which one can log in to a server that stores the same verifier.
+    """
+
+    __slots__ = ("_client_first_bare", "_gs2_header", "_nonce", "_server_first", "_user", "_verifier", "keys", "state")
+
+    def __init__(self, verifier: ScramVerifier, user: str, *, nonce: bytes | None = None) -> None:
+        self.state = State.FIRST
+        self.keys: ScramKeys | None = None
+        self._verifier = verifier
+        self._user = user
+        self._nonce = make_nonce() if nonce is None else nonce
+        self._gs2_header = b""
+        self._client_first_bare = b""
+        self._server_first = b""
+
+    def __repr__(self) -> str:
+        return f"ScramServer(user={self._user!r}, state={self.state.name})"
+
+    def receive(self, payload: bytes | None) -> bytes:
+        """The answer to a client's message; `state` is DONE after the last one.
+
+        None is a SASLInitialResponse without data: the answer is empty and client-first comes next.  Raises
+        ProtocolViolation, FeatureNotSupported, and AuthenticationFailed for a wrong password.
+        """
+        state, self.state = self.state, State.FAILED  # until this message has proved right
+        try:
+            if state is State.FIRST:
+                return self._receive_first(payload)
+            if state is State.FINAL and payload is not None:
+                return self._receive_final(payload)
+        except _Malformed as malformed:
+            raise ProtocolViolation("malformed SCRAM message", detail=malformed.sentence()) from None
+        raise ProtocolViolation("unexpected SCRAM message")
+
+    def _receive_first(self, payload: bytes | None) -> bytes:
+        if payload is None:
+            self.state = State.FIRST
+            return b""
+        _check_client_message(payload)
+        self._gs2_header, self._client_first_bare = _split_gs2_header(payload)
+        attributes = self._client_first_bare.split(b",")
+        if attributes[0].startswith(b"m="):
+            raise FeatureNotSupported("the client requires a SCRAM extension that is not supported")
+        _take(attributes, "n")  # the user name of the startup message counts
+        self._nonce = _check_nonce(_take(attributes, "r")) + self._nonce
+        _check_extensions(attributes)
+        salt = base64.b64encode(self._verifier.salt)
+        self._server_first = b"r=%b,s=%b,i=%d" % (self._nonce, salt, self._verifier.iterations)
+        self.state = State.FINAL
+        return self._server_first
+
+    def _receive_final(self, payload: bytes) -> bytes:
+        _check_client_message(payload)
+        without_proof, separator, proof_text = payload.rpartition(b",p=")
+        if not separator:
+            raise _Malformed('attribute "p" is missing')
+        attributes = without_proof.split(b",")
+        if _take(attributes, "c") != base64.b64encode(self._gs2_header + CHANNEL_BINDING_DATA):
+            raise ProtocolViolation("unexpected SCRAM channel-binding attribute in client-final-message")
+        if _take(attributes, "r") != self._nonce:
+            raise ProtocolViolation("invalid SCRAM response", detail="Nonce does not match.")
+        _check_extensions(attributes)
+        proof = decode_base64(proof_text)
+        if proof is None or len(proof) != KEY_LENGTH:
+            raise _Malformed("the proof in the last message is malformed")
+        signature = self._verify(proof, without_proof)
+        self.state = State.DONE
+        return b"v=" + base64.b64encode(signature)
+
+    def _verify(self, proof: bytes, without_proof: bytes) -> bytes:
+        """The server's signature for a right proof (RFC 5802 section 3)."""
+        verifier = self._verifier
+        exchanged = b",".join((self._client_first_bare, self._server_first, without_proof))
+        client_key = _exclusive_or(proof, hmac.digest(verifier.stored_key, exchanged, "sha256"))
+        if not equal(hashlib.sha256(client_key).digest(), verifier.stored_key):
+            raise AuthenticationFailed(f'password authentication failed for user "{self._user}"')
+        self.keys = ScramKeys(verifier.iterations, verifier.salt, client_key, verifier.server_key)
+        return hmac.digest(verifier.server_key, exchanged, "sha256")
+
+
+def mock_salt(secret: bytes, user: str) -> bytes:
+    """The salt that this user name has as long as the secret is the same, whether or not there is such a user."""
+    return hmac.digest(secret, b"salt" + user.encode("utf-8", "surrogateescape"), "sha256")[:SALT_LENGTH]
+
+
+def mock_verifier(secret: bytes, user: str, iterations: int = ITERATIONS) -> ScramVerifier:
+    """A verifier for a user who does not exist: nobody knows a key whose hash is its StoredKey."""
+    name = user.encode("utf-8", "surrogateescape")
+    stored_key = hmac.digest(secret, b"stored" + name, "sha256")
+    server_key = hmac.digest(secret, b"server" + name, "sha256")
+    return ScramVerifier(iterations, mock_salt(secret, user), stored_key, server_key)
+
+
+def _check_client_message(payload: bytes) -> None:
+    if not payload:
+        raise _Malformed("the message is empty")
+    if len(payload) > CLIENT_MESSAGE_LIMIT:
+        raise _Malformed(f"the message has {len(payload)} bytes, more than {CLIENT_MESSAGE_LIMIT}")
+    _check_no_zero(payload)
+
+
+def _split_gs2_header(payload: bytes) -> tuple[bytes, bytes]:
+    """client-first-message -> GS2 header and client-first-message-bare."""
+    parts = payload.split(b",", 2)
+    flag = parts[0]
+    if flag.startswith(b"p"):
+        raise _Malformed("the client uses channel binding, which was not offered")
+    if flag not in (b"n", b"y"):
+        raise _Malformed(f"unexpected channel-binding flag {_quoted(flag)}")
+    if len(parts) < 3:
+        raise _Malformed('attribute "n" is missing')
+    if parts[1].startswith(b"a="):
+        raise FeatureNotSupported("the client uses an authorization identity, which is not supported")
+    if parts[1]:
+        raise _Malformed(f"expected a comma but found {_quoted(parts[1])}")
+    return flag + b",,", parts[2]
+
+
+# -- client role, towards servers --------------------------------------------------------------------------------------
+
+
+class ScramClient:
+    """Logs in to one server: `client_first`, `server_first`, `client_final`, `server_final`, in this order.
+
+    Only a server that passed `server_final` has proved to know the password: an AuthenticationOk before `state` is
+    DONE must be refused.  Everything a server does wrong raises ServerUnavailable, which says what it is.
+    """
+
+    __slots__ = ("_client_first_bare", "_nonce", "_secret", "_server_first", "_server_signature", "_user", "state")
+
+    def __init__(self, secret: Secret | None, user: str, *, nonce: bytes | None = None) -> None:
+        if not isinstance(secret, Cleartext | ScramKeys):
+            raise cannot_answer(secret, user, "SCRAM authentication")
+        self.state = State.FIRST
+        self._secret = secret
+        self._user = user
+        self._nonce = make_nonce() if nonce is None else nonce
+        # PostgreSQL takes the user name of the startup message, and libpq leaves this one empty.
+        self._client_first_bare = b"n=,r=" + self._nonce
+        self._server_first = b""
+        self._server_signature = b""
+
+    def __repr__(self) -> str:
+        return f"ScramClient(user={self._user!r}, state={self.state.name})"
+
+    def client_first(self) -> bytes:
+        """The data of SASLInitialResponse."""
+        return NO_CHANNEL_BINDING + self._client_first_bare
+
+    def server_first(self, payload: bytes) -> Derivation | ScramKeys:
+        """Read the data of the first AuthenticationSASLContinue.
+
+        The Derivation returned is to be run elsewhere; keys come back at once where the secret already is keys.
+        """
+        self._enter(State.FIRST)
+        try:
+            salt, iterations = self._read_server_first(payload)
+        except _Malformed as malformed:
+            raise _server_is_wrong(malformed) from None
+        if iterations > ITERATIONS_LIMIT:
+            raise ServerUnavailable(
+                f"the server asks for {iterations} SCRAM iterations, more than the {ITERATIONS_LIMIT} allowed"
+            )
+        self._server_first = payload
+        if isinstance(self._secret, Cleartext):
+            self.state = State.KEYS
+            return Derivation(self._secret.password, salt, iterations)
+        if self._secret.salt != salt or self._secret.iterations != iterations:
+            raise ServerUnavailable(
+                f'the SCRAM key of user "{self._user}" belongs to another verifier than the server has',
+                hint="Give the password in cleartext, or the same SCRAM secret as on the server.",
+            )
+        self.state = State.KEYS
+        return self._secret
+
+    def _read_server_first(self, payload: bytes) -> tuple[bytes, int]:
+        _check_no_zero(payload)
+        attributes = payload.split(b",")
+        _check_server_error(attributes)
+        if attributes[0].startswith(b"m="):
+            raise _Malformed("the server requires an extension that is not supported")
+        nonce = _check_nonce(_take(attributes, "r", SERVER_VALUE_LIMIT))
+        if not nonce.startswith(self._nonce) or nonce == self._nonce:
+            raise _Malformed("the nonce does not extend the nonce that was sent")
+        salt = decode_base64(_take(attributes, "s", SERVER_VALUE_LIMIT))
+        if not salt:
+            raise _Malformed("the salt is not base64 or is empty")
+        digits = _take(attributes, "i", SERVER_VALUE_LIMIT)
+        iterations = parse_iterations(digits)
+        if iterations is None:
+            raise _Malformed(f"the iteration count {_quoted(digits)} is not a positive number")
+        _check_extensions(attributes)
+        self._nonce = nonce
+        return salt, iterations
+
+    def client_final(self, keys: ScramKeys) -> bytes:
+        """The data of SASLResponse, made with the keys that `server_first` gave or asked to derive."""
+        self._enter(State.KEYS)
+        binding = base64.b64encode(NO_CHANNEL_BINDING + CHANNEL_BINDING_DATA)
+        without_proof = b"c=%b,r=%b" % (binding, self._nonce)
+        exchanged = b",".join((self._client_first_bare, self._server_first, without_proof))
+        signature = hmac.digest(hashlib.sha256(keys.client_key).digest(), exchanged, "sha256")
+        self._server_signature = hmac.digest(keys.server_key, exchanged, "sha256")
+        self.state = State.FINAL
+        return without_proof + b",p=" + base64.b64encode(_exclusive_or(keys.client_key, signature))
+
+    def server_final(self, payload: bytes) -> None:
+        """Check the data of AuthenticationSASLFinal: the server knows the verifier of this password."""
+        self._enter(State.FINAL)
+        try:
+            _check_no_zero(payload)
+            attributes = payload.split(b",")
+            _check_server_error(attributes)
+            signature = decode_base64(_take(attributes, "v", SERVER_VALUE_LIMIT))
+            _check_extensions(attributes)
+        except _Malformed as malformed:
+            raise _server_is_wrong(malformed) from None
+        if signature is None:
+            raise _server_is_wrong("the server's signature is not base64")
+        if not equal(signature, self._server_signature):
+            raise ServerUnavailable(
+                f'the server\'s SCRAM signature is wrong: it does not know the password of user "{self._user}"'
+            )
+        self.state = State.DONE
+
+    def _enter(self, state: State) -> None:
+        """Take the step that belongs to this state; what goes wrong in it leaves the exchange failed."""
+        if self.state is not state:
+            self.state = State.FAILED
+            raise ServerUnavailable("the server sent a SCRAM message out of order")
+        self.state = State.FAILED  # until this message has proved right
+
+
+def _check_server_error(attributes: list[bytes]) -> None:
+    """A server may answer with e= and one of the names of RFC 5802 section 7."""
+    if attributes[0].startswith(b"e="):
+        raise ServerUnavailable(f"the server refused SCRAM authentication: {_quoted(attributes[0][2:])}")
+
+
+def _server_is_wrong(what: object) -> ServerUnavailable:
+    return ServerUnavailable(f"the server sent a malformed SCRAM message: {what}")
+
+
+# -- both roles --------------------------------------------------------------------------------------------------------
+
+
+def make_nonce() -> bytes:
+    """A fresh random nonce."""
+    return base64.b64encode(os.urandom(NONCE_LENGTH))
+
+
+def _take(attributes: list[bytes], name: str, limit: int = CLIENT_MESSAGE_LIMIT) -> bytes:
+    """Remove the first attribute, which must be this one, and return its value."""
+    if not attributes:
+        raise _Malformed(f'attribute "{name}" is missing')
+    attribute = attributes.pop(0)
+    if not attribute.startswith(name.encode("ascii") + b"="):
+        raise _Malformed(f'expected attribute "{name}" but found {_quoted(attribute)}')
+    if len(attribute) - 2 > limit:
+        raise _Malformed(f'the value of attribute "{name}" has {len(attribute) - 2} bytes, more than {limit}')
+    return attribute[2:]
+
+
+def _check_extensions(attributes: list[bytes]) -> None:
+    """What follows the known attributes: optional extensions are ignored, as RFC 5802 section 5.1 wants it."""
+    for attribute in attributes:
+        if not attribute[:1].isalpha() or attribute[1:2] != b"=" or attribute[0] in ATTRIBUTES:
+            raise _Malformed(f"unexpected attribute {_quoted(attribute)}")
+
+
+def _check_nonce(nonce: bytes) -> bytes:
+    if not nonce:
+        raise _Malformed("the nonce is empty")
+    if not NONCE_CHARACTERS.issuperset(nonce):
+        raise _Malformed("the nonce contains characters that are not printable")
+    return nonce
+
+
+def _check_no_zero(payload: bytes) -> None:
+    if b"\0" in payload:
+        raise _Malformed("the message contains a zero byte")
+
+
+def _exclusive_or(left: bytes, right: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(left, right, strict=True))
+
+
+def _quoted(raw: bytes) -> str:
+    """A peer's bytes for a message of ours: printable, and not long."""
+    text = raw[:40].decode("ascii", "backslashreplace")
+    return '"' + "".join(character if character.isprintable() else "?" for character in text) + '"'
