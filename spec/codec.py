@@ -27,7 +27,7 @@ class Instance:
         return self.fields[field]
 
 
-class Malformed(Exception):  # noqa: N818  it is a verdict as much as an error
+class Malformed(Exception):
     """These bytes are no message: what is wrong, and at which offset from their beginning."""
 
     def __init__(self, what: str, offset: int) -> None:
@@ -36,7 +36,7 @@ class Malformed(Exception):  # noqa: N818  it is a verdict as much as an error
         self.offset = offset
 
 
-class Unsayable(ValueError):  # noqa: N818
+class Unsayable(ValueError):
     """These values do not fit the message's format, so no bytes can say them."""
 
 
