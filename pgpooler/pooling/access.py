@@ -1,0 +1,283 @@
+"""Who may log in, and how: the authentication exchanges that a client session drives, one per login.
+
+As in PostgreSQL, a user who does not exist sees the same messages in the same order as one with a wrong password.
+As in PgBouncer, a user's entry serves both sides: clients prove it, and it logs in to servers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
+
+from pgpooler.config.model import Auth, AuthMethod
+from pgpooler.errors import AuthenticationFailed, ConfigurationError, Problem, ProtocolViolation
+from pgpooler.protocol import codes, messages
+from pgpooler.protocol.passwords import (
+    ITERATIONS,
+    Cleartext,
+    Derivation,
+    Md5Digest,
+    ScramKeys,
+    ScramVerifier,
+    Secret,
+    equal,
+    make_verifier,
+    md5_digest,
+    md5_response,
+    parse_secret,
+)
+from pgpooler.protocol.scram import MECHANISM, ScramServer, State, mock_salt, mock_verifier
+
+T = TypeVar("T")
+
+MD5_SALT_LENGTH = 4  # bytes (AuthenticationMD5Password)
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """Send AuthenticationSASLContinue with this payload and wait for the client's next message."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The client is who it says: send AuthenticationSASLFinal with the payload, if any, and then AuthenticationOk."""
+
+    payload: bytes | None = None
+
+
+Reply: TypeAlias = Challenge | Accepted | Derivation
+
+
+@dataclass(slots=True)
+class Entry:
+    """What a user's secret comes to under the configured method."""
+
+    secret: Secret = field(repr=False)
+    verifier: ScramVerifier | None = None
+    digest: Md5Digest | None = None
+    keys: ScramKeys | None = field(default=None, repr=False)  # of a client that proved to know them
+
+
+class ClientAuthentication:
+    """One login of one client.
+
+    `request` is what to send first: the number of an AuthenticationXXX message and its payload.  AUTHENTICATION_OK asks
+    for no proof.  Then `respond` takes the body of each `p` message.  Every way to fail is an AuthenticationFailed,
+    ProtocolViolation or FeatureNotSupported.
+    """
+
+    __slots__ = ("request", "user")
+
+    def __init__(self, user: str, request: int, payload: bytes = b"") -> None:
+        self.user = user
+        self.request = (request, payload)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(user={self.user!r}, request={self.request[0]})"
+
+    def respond(self, body: bytes) -> Reply:
+        """Read a PasswordMessage, SASLInitialResponse or SASLResponse.
+
+        A Derivation is to be run in a thread, and its keys handed to `derived`.
+        """
+        raise ProtocolViolation("no password was asked for")
+
+    def derived(self, keys: ScramKeys) -> Accepted:
+        """Go on with the keys that `respond` asked for."""
+        raise ProtocolViolation("no keys were asked for")
+
+    def failed(self) -> AuthenticationFailed:
+        """The one error for a wrong password and for a user who does not exist."""
+        return AuthenticationFailed(f'password authentication failed for user "{self.user}"')
+
+
+class CleartextAuthentication(ClientAuthentication):
+    """AuthenticationCleartextPassword, checked against any kind of secret."""
+
+    __slots__ = ("_entry",)
+
+    def __init__(self, user: str, entry: Entry) -> None:
+        super().__init__(user, codes.AUTHENTICATION_CLEARTEXT_PASSWORD)
+        self._entry = entry
+
+    def respond(self, body: bytes) -> Reply:
+        """Compare the password; against a SCRAM verifier that takes a Derivation."""
+        password = read_password(body)
+        secret = self._entry.secret
+        if isinstance(secret, ScramVerifier):
+            return Derivation(password, secret.salt, secret.iterations)
+        if isinstance(secret, Md5Digest):
+            right = equal(md5_digest(password, self.user).digest.encode(), secret.digest.encode())
+        else:
+            right = isinstance(secret, Cleartext) and equal(password, secret.password)
+        if not right:
+            raise self.failed()
+        return Accepted()
+
+    def derived(self, keys: ScramKeys) -> Accepted:
+        """Compare the keys with the verifier."""
+        secret = self._entry.secret
+        if not isinstance(secret, ScramVerifier) or not equal(keys.verifier().stored_key, secret.stored_key):
+            raise self.failed()
+        self._entry.keys = keys
+        return Accepted()
+
+
+class Md5Authentication(ClientAuthentication):
+    """AuthenticationMD5Password with a random salt."""
+
+    __slots__ = ("_expected",)
+
+    def __init__(self, user: str, digest: Md5Digest) -> None:
+        salt = os.urandom(MD5_SALT_LENGTH)
+        super().__init__(user, codes.AUTHENTICATION_MD5_PASSWORD, salt)
+        self._expected = md5_response(digest, salt)
+
+    def respond(self, body: bytes) -> Reply:
+        """Compare the answer."""
+        if not equal(read_password(body), self._expected):
+            raise self.failed()
+        return Accepted()
+
+
+class ScramAuthentication(ClientAuthentication):
+    """AuthenticationSASL with SCRAM-SHA-256."""
+
+    __slots__ = ("_chosen", "_entry", "_scram")
+
+    def __init__(self, user: str, entry: Entry, verifier: ScramVerifier) -> None:
+        super().__init__(user, codes.AUTHENTICATION_SASL, messages.sasl_mechanisms([MECHANISM]))
+        self._entry = entry
+        self._scram = ScramServer(verifier, user)
+        self._chosen = False
+
+    def respond(self, body: bytes) -> Reply:
+        """Take the SASLInitialResponse, then one SASLResponse."""
+        payload: bytes | None = body
+        if not self._chosen:
+            mechanism, payload = messages.read_sasl_initial_response(body)
+            if mechanism != MECHANISM:
+                raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
+            self._chosen = True
+        answer = self._scram.receive(payload)
+        if self._scram.state is not State.DONE:
+            return Challenge(answer)
+        self._entry.keys = self._scram.keys
+        return Accepted(answer)
+
+
+class Access:
+    """The users of one configuration.
+
+    Making one computes a SCRAM verifier for every cleartext password that needs it, 1.4 ms each: make it in a thread
+    where the event loop already serves.  `previous`, the Access of the configuration before, saves what did not change.
+    `mock_secret` decides the salts of cleartext and of unknown users; processes that share it answer alike.
+    """
+
+    def __init__(self, auth: Auth, *, mock_secret: bytes | None = None, previous: Access | None = None) -> None:
+        """Raises ConfigurationError, naming every user whose secret cannot be read."""
+        if mock_secret is None:
+            mock_secret = os.urandom(32) if previous is None else previous._mock_secret
+        self._method = auth.method
+        self._mock_secret: bytes = mock_secret
+        self._users = frozenset(auth.users)
+        kept: Mapping[str, Entry] = {}
+        if previous is not None and (previous._method, previous._mock_secret) == (self._method, self._mock_secret):
+            kept = previous._entries
+        self._entries: dict[str, Entry] = {}
+        for user, secret in _read_secrets(auth).items():
+            entry = kept.get(user)
+            self._entries[user] = entry if entry is not None and entry.secret == secret else self._entry(user, secret)
+        self._usual_secret = _most_common((type(entry.secret) for entry in self._entries.values()), Cleartext)
+        verifiers = (entry.verifier for entry in self._entries.values())
+        self._usual_iterations = _most_common((known.iterations for known in verifiers if known), ITERATIONS)
+
+    def __repr__(self) -> str:
+        return f"Access(method={self._method.value!r}, users={len(self._users)})"
+
+    def begin(self, user: str) -> ClientAuthentication:
+        """Start a client's login.  Raises AuthenticationFailed only for method trust and a user who is not listed."""
+        if self._method is AuthMethod.TRUST:
+            if user not in self._users:
+                raise AuthenticationFailed(f'role "{user}" does not exist', sqlstate="28000")
+            return ClientAuthentication(user, codes.AUTHENTICATION_OK)
+        entry = self._entries.get(user) or self._mock_entry(user)
+        if self._method is AuthMethod.PLAIN:
+            return CleartextAuthentication(user, entry)
+        if self._method is AuthMethod.MD5 and entry.digest is not None:
+            return Md5Authentication(user, entry.digest)
+        # An MD5 secret has no verifier: its user fails as one does who is unknown.
+        return ScramAuthentication(user, entry, entry.verifier or self._mock_verifier(user))
+
+    def server_credentials(self, user: str) -> Secret | None:
+        """What logs in to servers as this user; None where there is no password.
+
+        For a user of whom only a SCRAM verifier is known these are the keys of a client that logged in, if one did:
+        they serve where the server stores the same verifier.
+        """
+        entry = self._entries.get(user)
+        if entry is None:
+            return None
+        if isinstance(entry.secret, ScramVerifier) and entry.keys is not None:
+            return entry.keys
+        return entry.secret
+
+    def _entry(self, user: str, secret: Secret) -> Entry:
+        """What the secret comes to; slow for a cleartext password under method scram-sha-256."""
+        if isinstance(secret, ScramVerifier):
+            return Entry(secret, verifier=secret)
+        if isinstance(secret, Md5Digest):
+            return Entry(secret, digest=secret)
+        if isinstance(secret, Cleartext) and self._method is AuthMethod.SCRAM_SHA_256:
+            # With the salt an unknown user of this name would have, the salt does not tell who exists.
+            return Entry(secret, verifier=make_verifier(secret.password, salt=mock_salt(self._mock_secret, user)))
+        if isinstance(secret, Cleartext) and self._method is AuthMethod.MD5:
+            return Entry(secret, digest=md5_digest(secret.password, user))
+        return Entry(secret)
+
+    def _mock_verifier(self, user: str) -> ScramVerifier:
+        return mock_verifier(self._mock_secret, user, self._usual_iterations)
+
+    def _mock_entry(self, user: str) -> Entry:
+        """The entry of a user who does not exist: of the kind that most users have, and no password fits it."""
+        verifier = self._mock_verifier(user)
+        if self._usual_secret is ScramVerifier:
+            return Entry(verifier, verifier=verifier)
+        digest = Md5Digest(verifier.stored_key.hex()[:32])
+        return Entry(digest, verifier=verifier, digest=digest)
+
+
+def read_password(body: bytes) -> bytes:
+    """PasswordMessage -> the password.  Raises AuthenticationFailed for an empty one, as PostgreSQL does."""
+    password = messages.read_password(body)
+    if not password:
+        raise AuthenticationFailed("empty password returned by client")
+    return password
+
+
+def _read_secrets(auth: Auth) -> dict[str, Secret]:
+    """The users who have a secret.  Raises ConfigurationError."""
+    secrets: dict[str, Secret] = {}
+    problems = []
+    for name, user in auth.users.items():
+        try:
+            secret = parse_secret(user.password)
+        except ValueError as error:
+            problems.append(Problem(f'user "{name}": {error}'))
+            continue
+        if secret is not None:
+            secrets[name] = secret
+    if problems:
+        raise ConfigurationError(problems)
+    return secrets
+
+
+def _most_common(values: Iterable[T], otherwise: T) -> T:
+    """The value that occurs most often, the first of several."""
+    most = Counter(values).most_common(1)
+    return most[0][0] if most else otherwise
