@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 
 from pgpooler.config.model import Pattern, PatternKind
 
@@ -72,6 +73,7 @@ def matcher_function(matcher: tuple[Pattern, ...] | None) -> Callable[[str], boo
     return lambda name: any(test(name) for test in tests)
 
 
+@lru_cache(maxsize=1024)
 def pattern_function(pattern: Pattern) -> Callable[[str], bool]:
     """The test one pattern stands for."""
     text = pattern.text

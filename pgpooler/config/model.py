@@ -178,11 +178,11 @@ class Logging(Struct, frozen=True, kw_only=True):
 class Backend(_Masked, BackendOverrides, frozen=True, kw_only=True):
     """A PostgreSQL server that clients are routed to."""
 
-    name: Annotated[str, _meaning("name that rules use", "name")]
+    name: Annotated[str, _meaning("name that rules use")]
     host: Annotated[str, _meaning("name, address, or absolute folder of a unix socket", "backend_host")]
     port: Annotated[int, _count("TCP port, or the number in the unix socket's name", 1, 65535)] = 5432
     pool_size: Annotated[int, _count("most server connections to this backend, over all its pools; 0 = no limit")] = 0
-    user: Annotated[str, _meaning("log in to the server as this user; empty = as the client's user", "name")] = ""
+    user: Annotated[str, _meaning("log in to the server as this user; empty = as the client's user")] = ""
     password: Annotated[str, _meaning("password of that user", "secret")] = ""
 
 
@@ -199,13 +199,13 @@ Matcher = Annotated[tuple[Pattern, ...], Meta(extra={"reader": "matcher"})]
 class Rule(Overrides, frozen=True, kw_only=True):
     """One routing rule: whom it matches, and where they go.  A matcher that is None matches anything."""
 
-    name: Annotated[str, _meaning("name for people, also of the rule's pools", "name")] = ""
+    name: Annotated[str, _meaning("name for people, also of the rule's pools")] = ""
     database: Annotated[Matcher | None, _meaning("databases that match: a name, x*, ~ regex, or a list of these")] = (
         None
     )
     user: Annotated[Matcher | None, _meaning("users that match; together with database both must match")] = None
     default: Annotated[bool, _meaning("matches everything; stands last")] = False
-    backend: Annotated[str, _meaning("name of the backend that serves these clients", "name")]
+    backend: Annotated[str, _meaning("name of the backend that serves these clients", "backend")]
     place: Annotated[str, INTERNAL] = ""
 
 

@@ -18,11 +18,9 @@ from pgpooler.config.model import (
     Backend,
     BackendOverrides,
     Configuration,
-    Limits,
     Overrides,
     PoolSettings,
     Rule,
-    Timeouts,
 )
 
 

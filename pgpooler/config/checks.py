@@ -1,0 +1,175 @@
+"""What must hold between values: names that exist, rules that can match, users that can log in.
+
+The checks work on what could be read, also when something else could not, so that one run reports everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import product
+from typing import Final
+
+from pgpooler.config.matchers import ANYTHING, covers
+from pgpooler.config.model import AuthMethod, LogDestination, Pattern
+from pgpooler.config.reader import Read, Reader
+from pgpooler.config.source import Place, Sources
+from pgpooler.config.values import check_socket_path, did_you_mean
+
+NO_USERS: Final = (
+    "nobody could log in: add 'users' (users: {alice: {password: ...}}) or 'users_file' to the section 'auth'; "
+    "to let everybody in without a password, write 'method: trust' there"
+)
+
+
+def check(root: Read, reader: Reader) -> None:
+    """Report everything that is wrong between the values of a configuration."""
+    sources = reader.sources
+    _check_listen(root.values.get("listen"), sources)
+    _check_logging(root, sources)
+    _check_backends(root.values.get("backends", ()), sources)
+    _check_auth(root, reader)
+    routing = root.values.get("routing")
+    rules = routing.values.get("rules", ()) if routing else ()
+    for rule in rules:
+        _check_rule(rule, sources)
+    _check_unique(rules, "rule", sources)
+    _check_shadowed(rules, sources)
+    _check_references(root.values.get("backends", ()), rules, reader)
+
+
+def _check_listen(listen: Read | None, sources: Sources) -> None:
+    if not listen:
+        return
+    hosts = listen.values.get("hosts", ())
+    if len(set(hosts)) < len(hosts) or ("*" in hosts and len(hosts) > 1):
+        sources.error(listen.places["hosts"], "the same address would be listened on twice")
+    folder = listen.values.get("unix_socket_dir")
+    if folder:
+        try:
+            check_socket_path(f"{folder}/.s.PGSQL.{listen.values.get('port', 6432)}")
+        except ValueError as error:
+            sources.error(listen.places["unix_socket_dir"], str(error))
+    elif "unix_socket_mode" in listen.places and "unix_socket_dir" not in listen.places:
+        sources.warn(listen.places["unix_socket_mode"], "'unix_socket_mode' has no effect without 'unix_socket_dir'")
+
+
+def _check_logging(root: Read, sources: Sources) -> None:
+    logging = root.values.get("logging")
+    if not logging:
+        return
+    file = logging.values.get("file")
+    if "destination" not in logging.places and file:
+        logging.values["destination"] = LogDestination.FILE
+    if logging.values.get("destination") is LogDestination.FILE:
+        if not file and "file" not in logging.places:
+            place = logging.places["destination"]
+            sources.error(place, "'destination: file' needs the section 'file' with a 'path' or a 'directory'")
+        elif file and not {"path", "directory"} & file.places.keys():
+            sources.error(file.place, "the section 'file' needs a 'path' or a 'directory'")
+    elif "file" in logging.places and "destination" in logging.values:
+        sources.warn(logging.places["file"], "the section 'file' has no effect: the destination is stderr")
+    if file and "path" in file.places:
+        for name in ("directory", "filename"):
+            if name in file.places:
+                sources.warn(file.places[name], f"{name!r} has no effect beside 'path'")
+    if file and "/" in file.values.get("filename", ""):
+        sources.error(file.places["filename"], "'filename' must not hold a slash; the folder is 'directory'")
+
+
+def _check_backends(backends: Iterable[Read], sources: Sources) -> None:
+    _check_unique(backends, "backend", sources)
+    for backend in backends:
+        if "password" in backend.places and "user" not in backend.places:
+            sources.error(backend.places["password"], "'password' has no effect without 'user'")
+
+
+def _check_unique(named: Iterable[Read], what: str, sources: Sources) -> None:
+    first: dict[str, Place] = {}
+    for read in named:
+        name = read.values.get("name")
+        if name is not None:
+            # Rules of one XML pool share its name: they are one name written once.
+            place = read.places["name"]
+            if first.setdefault(name, place) != place:
+                sources.error(place, f"there is another {what} called {name!r} at {first[name]}")
+
+
+def _check_auth(root: Read, reader: Reader) -> None:
+    auth = root.values.get("auth")
+    if not auth:
+        if "auth" not in root.places:
+            reader.sources.error(root.place, NO_USERS)
+        return
+    unread = any(name in auth.places and name not in auth.values for name in ("users", "users_file"))
+    users: dict[str, Read] = auth.values.setdefault("users", {})
+    errors = len(reader.sources.errors)
+    if "users_file" in auth.values:
+        reader.users_file(auth.values["users_file"], auth.places["users_file"], users)
+    method = auth.values.get("method", AuthMethod.SCRAM_SHA_256)
+    if method is AuthMethod.TRUST:
+        return
+    if not users and not unread and len(reader.sources.errors) == errors:
+        reader.sources.error(auth.places.get("users_file") or auth.places.get("users") or auth.place, NO_USERS)
+    for name, user in users.items():
+        if "password" not in user.places:
+            reader.sources.error(user.place, f"user {name!r} needs a 'password' or a 'password_file'")
+        elif user.values.get("password", "x") == "":
+            reader.sources.error(user.places["password"], f"the secret of user {name!r} is empty")
+        elif method is AuthMethod.SCRAM_SHA_256 and _is_md5(user.values.get("password", "")):
+            message = f"user {name!r} can never log in: scram-sha-256 cannot be proved with an md5 secret"
+            reader.sources.warn(user.places["password"], message)
+
+
+def _is_md5(secret: str) -> bool:
+    return len(secret) == 35 and secret.startswith("md5") and not set(secret[3:]) - set("0123456789abcdef")
+
+
+def _check_rule(rule: Read, sources: Sources) -> None:
+    matchers = [name for name in ("database", "user") if name in rule.places]
+    if rule.values.get("default") and matchers:
+        sources.error(
+            rule.places["default"], f"a default rule matches everything; take out {matchers[0]!r} or 'default'"
+        )
+    elif not matchers and not rule.values.get("default") and ("default" in rule.values or "default" not in rule.places):
+        sources.error(rule.place, "the rule matches nobody: it needs 'database', 'user' or 'default: true'")
+
+
+def _check_references(backends: tuple[Read, ...], rules: tuple[Read, ...], reader: Reader) -> None:
+    """Names that do not exist, and backends that nobody reaches."""
+    known: dict[str, Read] = {backend.values.get("name", ""): backend for backend in backends}
+    if not known or "" in known:
+        return
+    for name, place in reader.backend_references:
+        if name not in known:
+            reader.sources.error(place, f"there is no backend called {name!r}{did_you_mean(name, known)}")
+    used = {rule.values.get("backend") for rule in rules} or {backends[0].values["name"]}
+    for name, backend in known.items():
+        if name not in used:
+            reason = "no rule leads to it" if rules else "without rules everybody goes to the first"
+            reader.sources.warn(backend.places["name"], f"backend {name!r} is never used: {reason}")
+
+
+def _check_shadowed(rules: tuple[Read, ...], sources: Sources) -> None:
+    """Warn of rules that can never match, because earlier ones take everything they match."""
+    combinations = [_combinations(rule) for rule in rules]
+    for number, rule in enumerate(rules):
+        takers: list[int] = []
+        for wanted in combinations[number]:
+            taker = next((n for n in range(number) if any(_takes(c, wanted) for c in combinations[n])), None)
+            if taker is None:
+                break
+            takers.append(taker)
+        else:
+            if takers:
+                by = " and ".join(f"rule {taker + 1} ({rules[taker].place})" for taker in sorted(set(takers)))
+                sources.warn(rule.place, f"rule {number + 1} can never match: {by} takes all it matches")
+
+
+def _combinations(rule: Read) -> list[tuple[Pattern, Pattern]]:
+    """Every pair of a database pattern and a user pattern that the rule stands for."""
+    anything = (ANYTHING,)
+    return list(product(rule.values.get("database", anything), rule.values.get("user", anything)))
+
+
+def _takes(wide: tuple[Pattern, Pattern], narrow: tuple[Pattern, Pattern]) -> bool:
+    return covers(wide[0], narrow[0]) and covers(wide[1], narrow[1])
