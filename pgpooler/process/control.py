@@ -227,8 +227,8 @@ class Channel:
         """Send a message that has no answer.  ChannelClosed when the channel has ended, or the peer reads nothing."""
         await self.write(encode(message))
 
-    async def call(self, message: Message, expected: type[MessageType], timeout: float) -> MessageType:
-        """Send a request and wait for its answer, at most `timeout` seconds (TimeoutError).
+    async def call(self, message: Message, expected: type[MessageType], timeout: float | None) -> MessageType:
+        """Send a request and wait for its answer, at most `timeout` seconds (TimeoutError; None: as long as it takes).
 
         ControlError with the peer's words when it answers Failed; ChannelClosed when the channel ends before.
         """

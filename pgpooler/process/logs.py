@@ -208,6 +208,14 @@ def reopen() -> None:
             handler.reopen()
 
 
+def file_path() -> str:
+    """The log file that is written now; empty when the log goes to standard error."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, RotatingLogFile):
+            return handler.baseFilename
+    return ""
+
+
 def extra_fields(record: logging.LogRecord) -> dict[str, str | int | float | bool | None]:
     """The values given as `extra`, except `session`; what is no plain value becomes text."""
     return {

@@ -59,7 +59,7 @@ class Listeners:
         """Listen on every address of `listen`; ListenError, and nothing stays open, when one of them fails."""
         listeners = cls()
         try:
-            for host in dict.fromkeys(listen.host):
+            for host in dict.fromkeys(listen.hosts):
                 listeners._open_host(host, listen)
             if listen.unix_socket_dir:
                 listeners._open_unix(listen)
@@ -113,7 +113,7 @@ class Listeners:
             raise _listen_error(_written(address), error) from error
         self.sockets.append(listener)
         try:
-            # Needed to start again while connections of the last run are in TIME_WAIT; a live listener still refuses it.
+            # To start again while connections of the last run are in TIME_WAIT; a live listener still refuses it.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
