@@ -25,7 +25,9 @@ demo: $(VENV)/.demo ## start two PostgreSQL servers and PgPooler in front of the
 test: $(VENV)/.tox ## run every check: style, types, imports, all tests, the compiled build
 	@lacking=$$($(VENV)/bin/python -c '$(LACKING)'); \
 	checks=$(CHECKS)$$(test -n "$$lacking" || echo ,compiled); \
-	command -v docker >/dev/null || echo "Not there, not needed: docker (one of four ways to get PostgreSQL for tests)"; \
+	command -v docker >/dev/null || echo "Not there, not needed: docker (a way to get PostgreSQL for tests)"; \
+	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v pg_config >/dev/null || \
+	  echo "Not there, not needed: PostgreSQL (the tests bring their own)"; \
 	$(TOX) -e $$checks; result=$$?; \
 	echo "make test ran: $$checks"; \
 	test -z "$$lacking" || echo "make test LEFT OUT: compiled ($$lacking)"; \
