@@ -112,7 +112,7 @@ GSSENC_REQUEST = 80877104
 
 # -- lengths, in bytes, counted as the length word counts (itself included, the type byte not) --
 HEADER = 5
-STARTUP_LIMIT = 10_000  # MAX_STARTUP_PACKET_LENGTH
+STARTUP_LIMIT = 10_004  # MAX_STARTUP_PACKET_LENGTH, which does not count the length word
 AUTHENTICATION_LIMIT = 65_535  # PG_MAX_AUTH_TOKEN_LENGTH
 SMALL_MESSAGE_LIMIT = 10_000  # PQ_SMALL_MESSAGE_LIMIT
 LARGE_MESSAGE_LIMIT = 0x3FFFFFFE  # PQ_LARGE_MESSAGE_LIMIT: MaxAllocSize - 1

@@ -1,0 +1,152 @@
+"""Connects to servers, sends cancel requests, and does slow arithmetic: what must wait, in asyncio tasks.
+
+None of this is on the path of a query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+
+from pgpooler.config.model import Backend
+from pgpooler.errors import PeerError, ServerUnavailable
+from pgpooler.net.addresses import tune
+from pgpooler.net.relay import Relay
+from pgpooler.pooling.effects import Effects
+from pgpooler.pooling.pool import Pool
+from pgpooler.pooling.server import ServerSession
+from pgpooler.protocol import messages
+
+CANCEL_TIMEOUT = 10.0  # seconds for a cancel request, connecting included
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+logger = logging.getLogger("pgpooler.sessions")
+
+
+class Connector(Effects):
+    """The world outside, for real."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, relay: Relay) -> None:
+        self._loop = loop
+        self._relay = relay
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="pgpooler-compute")
+
+    # -- Effects -------------------------------------------------------------------------------------------------------
+
+    def open(self, pool: Pool) -> None:
+        """Connect to the pool's backend."""
+        self._start(self._open(pool))
+
+    def cancel(self, server: ServerSession, settled: Callable[[bool, float], None]) -> None:
+        """Send a cancel request over a connection of its own and see how that ends."""
+        backend = server.pool.use.backend
+        request = messages.cancel_request(server.process_id, server.cancel_key)
+        self._start(self._cancel(backend, server.port.peer, request, settled))
+
+    def compute(self, work: Callable[[], object], done: Callable[[object, float], None]) -> None:
+        """Run `work` in a thread."""
+        self._start(self._compute(work, done))
+
+    def log(self, level: str, session: int, text: str) -> None:
+        """Log a line about a session."""
+        number = LEVELS[level]
+        if logger.isEnabledFor(number):
+            logger.log(number, text, extra={"session": session})
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(self._guard(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # a bug of ours: the other connections go on
+            self._relay.report(error, None)
+        self._relay.rearm()
+
+    async def _open(self, pool: Pool) -> None:
+        timeout = pool.route.server_connect_timeout
+        backend = pool.use.backend
+        error: PeerError
+        try:
+            async with asyncio.timeout(timeout or None):
+                connection, peer = await self._connect(backend)
+        except TimeoutError:
+            error = _unreachable(backend, f"no connection within {timeout:g} s (server_connect_timeout)")
+        except OSError as reason:
+            error = _unreachable(backend, _words(reason))
+        else:
+            pool.connected(self._relay.add(connection, peer), self._relay.clock())
+            return
+        logger.warning("%s", f"{error.message} {error.detail}")
+        pool.failed(error, self._relay.clock())
+
+    async def _connect(self, backend: Backend) -> tuple[socket.socket, str]:
+        """Connect to the first of the backend's addresses that answers.  Raises the last OSError if none does."""
+        if backend.host.startswith("/"):
+            path = f"{backend.host}/.s.PGSQL.{backend.port}"
+            return await self._connect_to(socket.AF_UNIX, path, path), path
+        found = await self._loop.getaddrinfo(backend.host, backend.port, type=socket.SOCK_STREAM)
+        failure: OSError = OSError(f"{backend.host} has no address")
+        for family, _, _, _, address in found:
+            try:
+                return await self._connect_to(family, address, backend.host), f"{backend.host}:{backend.port}"
+            except OSError as error:
+                failure = error
+        raise failure
+
+    async def _connect_to(self, family: int, address: object, name: str) -> socket.socket:
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            tune(connection)
+            await self._loop.sock_connect(connection, address)  # type: ignore[arg-type]  # typeshed: no unix paths
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def _cancel(
+        self, backend: Backend, peer: str, request: bytes, settled: Callable[[bool, float], None]
+    ) -> None:
+        orderly = False
+        try:
+            async with asyncio.timeout(CANCEL_TIMEOUT):
+                connection, _ = await self._connect(backend)
+                with connection:
+                    await self._loop.sock_sendall(connection, request)
+                    orderly = await self._loop.sock_recv(connection, 1) == b""
+        except (OSError, TimeoutError) as error:
+            logger.warning("a cancel request to %s ended in an unknown way: %s", peer, _words(error))
+        settled(orderly, self._relay.clock())
+
+    async def _compute(self, work: Callable[[], object], done: Callable[[object, float], None]) -> None:
+        result: object
+        try:
+            result = await self._loop.run_in_executor(self._threads, work)
+        except Exception as error:  # whoever asked is told, whatever it was
+            result = error
+        done(result, self._relay.clock())
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown(wait=True)
+
+
+def _unreachable(backend: Backend, reason: str) -> ServerUnavailable:
+    return ServerUnavailable(
+        "the server cannot be reached", detail=f"Backend {backend.name} ({backend.host}:{backend.port}): {reason}."
+    )
+
+
+def _words(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__

@@ -1,0 +1,212 @@
+"""How a client gets in: startup packets, authentication, route, pool (protocol-flow-start-up).
+
+Nothing about databases or rules is told before the client has proved who it is.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pgpooler.errors import FeatureNotSupported, PeerError, ProtocolViolation
+from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, Reply
+from pgpooler.pooling.states import ClientState
+from pgpooler.protocol import codes, messages
+from pgpooler.protocol.passwords import Derivation, ScramKeys
+from pgpooler.protocol.startup import CancelRequest, EncryptionRequest, Startup, StartupMessage, UnsupportedProtocol
+
+if TYPE_CHECKING:
+    from pgpooler.pooling.client import ClientSession
+
+EVERYTHING = bytes([1]) * 256
+OPTION = re.compile(r"(?:-c\s*|--)([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
+
+
+class ClientLogin:
+    """One login.  It ends by handing the client to a pool, or by an error."""
+
+    __slots__ = ("_client", "_exchange", "_startup")
+
+    def __init__(self, client: ClientSession) -> None:
+        self._client = client
+        self._startup = Startup()
+        self._exchange: ClientAuthentication | None = None
+
+    def receive(self, now: float) -> None:
+        """Work on the bytes at hand.  Raises PeerError for what cannot be accepted."""
+        client = self._client
+        framer = client.framer
+        while True:
+            if client.state == ClientState.STARTUP:
+                if not framer.startup(codes.STARTUP_LIMIT):
+                    return
+                body = framer.body()
+                framer.drop()
+                self._packet(body, now)
+            elif client.state == ClientState.AUTHENTICATION:
+                if not framer.run(EVERYTHING):
+                    return
+                if framer.type != codes.PASSWORD:
+                    raise ProtocolViolation(f"expected password response, got message type {framer.type}")
+                if not framer.take(codes.AUTHENTICATION_LIMIT):
+                    return
+                body = framer.body()
+                framer.drop()
+                self._answer(body, now)
+            else:
+                return
+
+    def _packet(self, body: bytes, now: float) -> None:
+        client = self._client
+        try:
+            packet = self._startup.receive(body)
+        except UnsupportedProtocol as error:
+            if not error.before_protocol_3:
+                raise
+            client.close(error.message, now, last_words=error.unframed())
+            return
+        if isinstance(packet, EncryptionRequest):
+            client.port.write_all(b"N")
+            if client.framer.position < client.framer.end:
+                raise Startup.stuffed(packet)
+        elif isinstance(packet, CancelRequest):
+            client.state = ClientState.CANCELING
+            client.service.cancel(packet, client, now)
+        else:
+            self._begin(packet, now)
+
+    def _begin(self, startup: StartupMessage, now: float) -> None:
+        client = self._client
+        service = client.service
+        if startup.negotiation:
+            client.port.write_all(startup.negotiation)
+        if startup.replication:
+            raise FeatureNotSupported("replication connections are not supported by this version of PgPooler")
+        client.startup = startup
+        service.admit(client)
+        client.state = ClientState.AUTHENTICATION
+        self._exchange = service.access.begin(startup.user)
+        request, payload = self._exchange.request
+        if request == codes.AUTHENTICATION_OK:
+            self._authenticated(now)
+        else:
+            client.port.write_all(messages.authentication(request, payload))
+
+    def _answer(self, body: bytes, now: float) -> None:
+        if self._exchange is None:
+            raise ProtocolViolation("no password was asked for")
+        self._reply(self._exchange.respond(body), now)
+
+    def _reply(self, reply: Reply, now: float) -> None:
+        client = self._client
+        if isinstance(reply, Challenge):
+            client.port.write_all(messages.authentication(codes.AUTHENTICATION_SASL_CONTINUE, reply.payload))
+        elif isinstance(reply, Accepted):
+            if reply.payload is not None:
+                client.port.write_all(messages.authentication(codes.AUTHENTICATION_SASL_FINAL, reply.payload))
+            self._authenticated(now)
+        else:
+            self._compute(reply)
+
+    def _compute(self, derivation: Derivation) -> None:
+        client = self._client
+        client.state = ClientState.COMPUTING
+        client.port.pause()
+        client.service.effects.compute(derivation.run, self._computed)
+
+    def _computed(self, result: object, now: float) -> None:
+        client = self._client
+        if client.state != ClientState.COMPUTING or self._exchange is None:
+            return
+        client.state = ClientState.AUTHENTICATION
+        try:
+            if not isinstance(result, ScramKeys):
+                raise PeerError("the password could not be checked", sqlstate="XX000")
+            self._reply(self._exchange.derived(result), now)
+        except PeerError as error:
+            client.refuse(error, now)
+
+    def _authenticated(self, now: float) -> None:
+        """The client is who it says: find its route and let it wait for a server connection."""
+        client = self._client
+        startup = client.startup
+        if startup is None:
+            return
+        client.port.write_all(messages.authentication(codes.AUTHENTICATION_OK))
+        client.service.deadlines.forget(client)
+        startup_settings(startup)
+        client.login = None
+        client.join_pool(now)
+        if client.state == ClientState.WAITING:
+            client.port.pause()
+
+
+# -- startup parameters ------------------------------------------------------------------------------------------------
+
+
+def startup_settings(startup: StartupMessage) -> str:
+    """Make the statement that sets what the client asked for at startup; empty when it asked for nothing.
+
+    set_config takes values as a startup packet does, lists included, where SET would quote them differently.
+    client_encoding comes last, so that it does not change how the other values are read.  Raises PeerError for
+    `options` that PgPooler cannot set.
+    """
+    settings = dict(parse_options(startup.options))
+    settings.update(startup.parameters)
+    encoding = settings.pop("client_encoding", None)
+    if encoding is not None:
+        settings["client_encoding"] = encoding
+    if not settings:
+        return ""
+    calls = (f"pg_catalog.set_config({literal(name)}, {literal(value)}, false)" for name, value in settings.items())
+    return "SELECT " + ", ".join(calls)
+
+
+def literal(text: str) -> str:
+    """Quote text as a string constant that means the same under either standard_conforming_strings."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def parse_options(options: str) -> list[tuple[str, str]]:
+    """Split the startup parameter `options` (libpq-connect-options): `-c name=value` and `--name=value`.
+
+    A backslash makes the next character part of the word.  Raises PeerError for any other command-line option.
+    """
+    words = _words(options)
+    settings: list[tuple[str, str]] = []
+    position = 0
+    while position < len(words):
+        word = words[position]
+        if word == "-c" and position + 1 < len(words):
+            position += 1
+            word = "-c" + words[position]
+        match = OPTION.fullmatch(word)
+        if match is None:
+            raise PeerError(
+                f'invalid command-line argument in startup parameter "options": {word}',
+                sqlstate="42601",
+                hint="PgPooler sets what is written as -c name=value or --name=value.",
+            )
+        settings.append((match[1].replace("-", "_") if word.startswith("--") else match[1], match[2]))
+        position += 1
+    return settings
+
+
+def _words(options: str) -> list[str]:
+    words: list[str] = []
+    word: list[str] | None = None
+    escaped = False
+    for character in options:
+        if escaped or not (character.isspace() or character == "\\"):
+            word = [] if word is None else word
+            word.append(character)
+            escaped = False
+        elif character == "\\":
+            word = [] if word is None else word
+            escaped = True
+        elif word is not None:
+            words.append("".join(word))
+            word = None
+    if word is not None:
+        words.append("".join(word))
+    return words

@@ -1,0 +1,139 @@
+"""The replies a server still owes, in order (protocol-flow-ext-query, -pipelining, protocol-copy).
+
+A request that ends in ReadyForQuery (Query, FunctionCall, Sync) stands in the queue from its first forwarded byte until
+that ReadyForQuery.  Extended messages between two Syncs stand there as one batch.  Rules that this table of cases
+encodes, each from the manual:
+
+- after an error in a batch the server skips everything up to the next Sync;
+- while COPY IN is open it ignores Sync and Flush, also those sent before it said CopyInResponse;
+- CopyDone and CopyFail outside COPY mean nothing.
+
+Where the wire leaves open what the server will do (a COPY that fails with a Sync already sent into it), `doubt` says
+so, and the connection must not be used by anybody else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from pgpooler.protocol.codes import (
+    BIND,
+    CLOSE,
+    COPY_DONE,
+    COPY_FAIL,
+    DESCRIBE,
+    EXECUTE,
+    FUNCTION_CALL,
+    PARSE,
+    QUERY,
+    SYNC,
+)
+
+BATCH = PARSE  # one entry for all extended messages up to the next Sync
+EXTENDED = (PARSE, BIND, DESCRIBE, EXECUTE, CLOSE)
+SINGLE = (QUERY, FUNCTION_CALL)
+ENDS_OF_COPY = (COPY_DONE, COPY_FAIL)
+END_OF_COPY = COPY_DONE  # one entry for either
+
+
+class Owed:
+    """What one server still owes.  `requests` is the queue; the rest are facts about COPY, errors and doubt."""
+
+    __slots__ = ("copy_in", "doubt", "requests", "skipping", "swallowed")
+
+    def __init__(self) -> None:
+        self.requests: deque[int] = deque()
+        self.copy_in = False  # the server reads COPY data, and the client has not ended it
+        self.swallowed = 0  # Syncs that the open COPY has eaten, or will
+        self.skipping = False  # the server skips to a Sync that has not been sent yet
+        self.doubt = ""  # why nobody can say what the server still owes
+
+    def __repr__(self) -> str:
+        facts = [name for name in ("copy_in", "skipping", "doubt") if getattr(self, name)]
+        return f"<Owed {''.join(map(chr, self.requests)) or 'nothing'} {' '.join(facts)}>"
+
+    @property
+    def nothing(self) -> bool:
+        """Nothing is owed, nothing is half asked, nothing is doubtful."""
+        return not self.requests and not self.copy_in and not self.skipping and not self.doubt
+
+    @property
+    def wants_sync(self) -> bool:
+        """Extended messages were sent, or are being skipped, without the Sync that ends them."""
+        return self.skipping or (bool(self.requests) and self.requests[-1] == BATCH)
+
+    def sent(self, kind: int) -> None:
+        """Note a request of this type, at its first forwarded byte."""
+        requests = self.requests
+        if kind in ENDS_OF_COPY:
+            if self.copy_in:
+                self.copy_in = False
+            elif requests:
+                requests.append(END_OF_COPY)
+        elif kind == SYNC:
+            if self.copy_in:
+                self.swallowed += 1
+            else:
+                self.skipping = False
+                requests.append(SYNC)
+        elif kind in SINGLE or kind in EXTENDED:
+            if self.copy_in:
+                self.doubt = "a request was sent into an open COPY"
+            if not self.skipping:
+                if kind in SINGLE:
+                    requests.append(kind)
+                elif not requests or requests[-1] != BATCH:
+                    requests.append(BATCH)
+
+    def copy_in_response(self) -> None:
+        """The server reads COPY data now: forget the Syncs already sent into it, up to the end of the data."""
+        requests = self.requests
+        self._pass_over_ends_of_copy()
+        self.copy_in = True
+        self.swallowed = 0
+        if not requests:
+            self.doubt = "the server began a COPY nobody asked for"
+            return
+        kept = deque((requests.popleft(),))
+        while requests:
+            kind = requests.popleft()
+            if kind == END_OF_COPY:
+                self.copy_in = False
+                break
+            if kind == SYNC:
+                self.swallowed += 1
+            else:
+                self.doubt = "a request was sent into an open COPY"
+                kept.append(kind)
+        kept.extend(requests)
+        self.requests = kept
+
+    def error(self) -> None:
+        """The server reported an error: a batch is void up to the next Sync, a Query keeps its ReadyForQuery."""
+        requests = self.requests
+        if self.swallowed:
+            self.doubt = "a COPY failed with a Sync already sent into it"
+        self.copy_in = False
+        self._pass_over_ends_of_copy()
+        if requests and requests[0] == BATCH:
+            while requests and requests[0] != SYNC:
+                requests.popleft()
+            self.skipping = not requests
+
+    def ready(self) -> bool:
+        """The server said ReadyForQuery; return False when it owed none."""
+        requests = self.requests
+        self.copy_in = False
+        self.swallowed = 0
+        while requests:
+            kind = requests.popleft()
+            if kind != BATCH and kind != END_OF_COPY:
+                self._pass_over_ends_of_copy()
+                return True
+        return False
+
+    def _pass_over_ends_of_copy(self) -> None:
+        """Drop what means nothing at the head of the queue: the server has ignored it."""
+        requests = self.requests
+        while requests and requests[0] == END_OF_COPY:
+            requests.popleft()

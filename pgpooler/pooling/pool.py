@@ -1,0 +1,326 @@
+"""One pool: the server connections for one backend, database and user, and the clients that wait for one.
+
+Idle connections are a stack (the warm ones are used, the others age and are closed), waiters a queue.  A connection
+that comes back goes to the oldest waiter.  Every waiter is served, refused or timed out; none is lost.
+
+The counts here are the truth about limits: a connection counts from the decision to open it until its socket is closed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pgpooler.config.model import Backend
+from pgpooler.config.routing import Route
+from pgpooler.errors import PeerError, ServerUnavailable, TooManyConnections
+
+if TYPE_CHECKING:
+    from pgpooler.pooling.client import ClientSession
+    from pgpooler.pooling.port import Port
+    from pgpooler.pooling.server import ServerSession
+    from pgpooler.pooling.service import Service
+
+FIRST_RETRY = 0.1  # seconds until the next attempt after a failed one; doubles each time
+LAST_RETRY = 5.0
+FAIRNESS_DELAY = 0.1  # seconds a waiter waits before a busy connection of another pool makes room for it
+PROBE_AFTER = 60.0  # seconds without traffic after which an idle connection is asked for a sign of life
+
+
+@dataclass(frozen=True, slots=True)
+class PoolKey:
+    """What the connections of a pool have in common."""
+
+    backend: str
+    database: str
+    user: str
+
+
+class BackendUse:
+    """How many server connections all pools of one backend have, and the cap over them (0: none)."""
+
+    __slots__ = ("backend", "last_transfer", "pools", "used")
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.pools: list[Pool] = []
+        self.used = 0
+        self.last_transfer = float("-inf")
+
+    @property
+    def full(self) -> bool:
+        """Another connection would exceed the cap."""
+        return 0 < self.backend.pool_size <= self.used
+
+    def make_room(self, wanting: Pool, now: float) -> bool:
+        """Close the connection that has been idle longest in another pool; return whether there was one."""
+        idle = [pool.idle[0] for pool in self.pools if pool.idle and pool is not wanting]
+        if not idle:
+            return False
+        min(idle, key=lambda server: server.idle_since).close("makes room for another pool of the backend", now)
+        return True
+
+    def oldest_waiting(self, other_than: Pool | None = None) -> Pool | None:
+        """Return the pool whose first waiter has waited longest and that may open a connection if there is room."""
+        waiting = [pool for pool in self.pools if pool.waiters and pool is not other_than and not pool.full]
+        return min(waiting, key=lambda pool: pool.first_wait, default=None)
+
+    def share(self, now: float) -> None:
+        """Give room that came free to the pools that wait for it, the longest waiting first."""
+        for pool in sorted((pool for pool in self.pools if pool.waiters), key=lambda pool: pool.first_wait):
+            pool.grow(now)
+
+
+class Pool:
+    """The connections and the waiters of one pool key."""
+
+    def __init__(self, service: Service, number: int, key: PoolKey, route: Route, use: BackendUse) -> None:
+        self.service = service
+        self.number = number
+        self.key = key
+        self.route = route
+        self.use = use
+        self.idle: list[ServerSession] = []
+        self.busy: set[ServerSession] = set()
+        self.opening = 0
+        self.clients = 0  # connected clients whose route leads here
+        self.waiters: OrderedDict[ClientSession, float] = OrderedDict()  # -> since when
+        self.failure: PeerError | None = None  # of the last attempt to open a connection, if it failed
+        self.failures = 0
+        self.retry_at = 0.0
+        self.retired = False  # no longer in the configuration: connections are closed as they come back
+        self.due = 0.0
+        use.pools.append(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Pool {self.name}: {len(self.idle)} idle, {len(self.busy)} in use, {self.opening} opening, "
+            f"{len(self.waiters)} waiting>"
+        )
+
+    @property
+    def name(self) -> str:
+        """The name for people: the rule's, or database, user and backend."""
+        return self.route.rule_name or f"{self.key.database}.{self.key.user}.{self.key.backend}"
+
+    @property
+    def size(self) -> int:
+        """All connections that count against the limits."""
+        return len(self.idle) + len(self.busy) + self.opening
+
+    @property
+    def full(self) -> bool:
+        """Another connection would exceed the pool's own limit."""
+        return 0 < self.route.pool_size <= self.size
+
+    @property
+    def first_wait(self) -> float:
+        """Since when the first waiter waits."""
+        return next(iter(self.waiters.values()))
+
+    # -- clients -------------------------------------------------------------------------------------------------------
+
+    def checkout(self, client: ClientSession, now: float) -> None:
+        """Lease a connection to the client now, or let it wait.
+
+        Raises the server's own error while no connection can be opened and none exists, TooManyConnections when
+        max_queue clients wait already.
+        """
+        if self.idle and not self.waiters:
+            self._lease(self.idle.pop(), client, now)
+            return
+        if self.failure is not None and now < self.retry_at and not self.size:
+            raise self.failure
+        if 0 < self.route.max_queue <= len(self.waiters):
+            raise TooManyConnections(
+                f"too many clients wait for a server connection of pool {self.name} (max_queue {self.route.max_queue})",
+                hint="Raise pool_size or max_queue, or connect fewer clients.",
+            )
+        self.waiters[client] = now
+        self.grow(now)
+        self._look_again(now)
+
+    def leave(self, client: ClientSession) -> None:
+        """Let the client wait no longer, because it is gone."""
+        self.waiters.pop(client, None)
+
+    def _lease(self, server: ServerSession, client: ClientSession, now: float) -> None:
+        self.busy.add(server)
+        server.lease(client, now)
+
+    # -- server connections --------------------------------------------------------------------------------------------
+
+    def grow(self, now: float) -> None:
+        """Open connections for waiters, as far as the limits and the pause after a failure allow."""
+        while len(self.waiters) > self.opening and not self.full and not self.retired:
+            if now < self.retry_at:
+                self.service.deadlines.at(self.retry_at, self)
+                return
+            if self.use.full and not self.use.make_room(self, now):
+                return
+            self.opening += 1
+            self.use.used += 1
+            self.service.effects.open(self)
+
+    def connected(self, port: Port, now: float) -> None:
+        """The network reached the backend: log in over this port."""
+        self.service.log_in(self, port, now)
+
+    def opened(self, server: ServerSession, now: float) -> None:
+        """The server let us in."""
+        self.failure = None
+        self.failures = 0
+        self.retry_at = 0.0
+        self.opening -= 1
+        self.busy.add(server)
+        self.checkin(server, now)
+
+    def failed(self, error: PeerError, now: float) -> None:
+        """A connection could not be opened.  If the pool has none at all, its waiters are told why."""
+        self.opening -= 1
+        self.use.used -= 1
+        self.failure = error
+        delay = min(FIRST_RETRY * 2**self.failures, LAST_RETRY)
+        self.failures = min(self.failures + 1, 16)
+        self.retry_at = now + delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        if not self.size:
+            while self.waiters:
+                client, _ = self.waiters.popitem(last=False)
+                client.refuse(error, now)
+        self._freed(now)
+
+    def checkin(self, server: ServerSession, now: float) -> None:
+        """Take back a clean connection: for the oldest waiter, for another pool that waits too long, or for later."""
+        self.busy.discard(server)
+        if self.retired or server.expired(now) or 0 < self.route.pool_size < self.size + 1:
+            self._close(server, "server_lifetime is over" if not self.retired else "no longer configured", now)
+            return
+        if self._owes_fairness(server, now):
+            return
+        if self.waiters:
+            client, _ = self.waiters.popitem(last=False)
+            self._lease(server, client, now)
+            return
+        self.idle.append(server)
+        server.idle_since = now
+        other = self.use.oldest_waiting(self)
+        if other is not None and self.use.full:
+            other.grow(now)
+        self._look_again(now)
+
+    def _close(self, server: ServerSession, reason: str, now: float) -> None:
+        self.busy.add(server)
+        server.close(reason, now)
+
+    def _owes_fairness(self, server: ServerSession, now: float) -> bool:
+        """Give the connection up for another pool whose waiter waits too long; at most once per FAIRNESS_DELAY."""
+        use = self.use
+        other = use.oldest_waiting(self) if self.waiters and use.full else None
+        if other is None or now - other.first_wait < FAIRNESS_DELAY or now - use.last_transfer < FAIRNESS_DELAY:
+            return False
+        use.last_transfer = now
+        self.busy.add(server)
+        server.close("makes room for another pool of the backend", now, share=False)
+        other.grow(now)
+        self.grow(now)
+        return True
+
+    def closed(self, server: ServerSession, now: float, share: bool = True) -> None:
+        """The connection's socket is closed: its place is free."""
+        if server in self.busy:
+            self.busy.remove(server)
+        else:
+            self.idle.remove(server)
+        self.use.used -= 1
+        if share:
+            self._freed(now)
+
+    def trim(self, now: float) -> None:
+        """Close idle connections that have no place any more after a change of limits; let the others be looked at."""
+        cap = self.use.backend.pool_size
+        while self.idle and (self.retired or 0 < self.route.pool_size < self.size or 0 < cap < self.use.used):
+            self.idle[0].close("the configuration changed", now)
+        self._look_again(now)
+
+    def _freed(self, now: float) -> None:
+        self.use.share(now)
+        self.service.pools.forget_unused(self, now)
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> float:
+        """Time out waiters, close connections idle too long, probe quiet ones; return when to look next."""
+        wait, limit = self.route.query_wait_timeout, self.route.server_idle_timeout
+        while wait and self.waiters and now - self.first_wait >= wait:
+            client, _ = self.waiters.popitem(last=False)
+            client.refuse(self._waited_too_long(), now)
+        for server in [server for server in self.idle if limit and now - server.idle_since >= limit]:
+            server.close("server_idle_timeout", now)
+        for server in [server for server in self.idle if server.expired(now)]:
+            server.close("server_lifetime is over", now)
+        for server in [server for server in self.idle if now - server.last_traffic >= PROBE_AFTER]:
+            self.idle.remove(server)
+            self.busy.add(server)
+            server.probe(now)
+        self.grow(now)
+        self.service.pools.forget_unused(self, now)
+        return self._next_look(now)
+
+    def probed(self, server: ServerSession, now: float) -> None:
+        """An idle connection gave its sign of life: back to its place at the bottom, unless somebody waits."""
+        if self.waiters:
+            self.checkin(server, now)
+        else:
+            self.busy.discard(server)
+            self.idle.insert(0, server)
+            self._look_again(now)
+
+    def _next_look(self, now: float) -> float:
+        route = self.route
+        times = [server.last_traffic + PROBE_AFTER for server in self.idle]
+        if route.server_idle_timeout:
+            times += [server.idle_since + route.server_idle_timeout for server in self.idle]
+        times += [server.expires_at for server in self.idle if server.expires_at]
+        if self.waiters and route.query_wait_timeout:
+            times.append(self.first_wait + route.query_wait_timeout)
+        if self.retry_at > now:
+            times.append(self.retry_at)
+        return min(times, default=0.0)
+
+    def _look_again(self, now: float) -> None:
+        self.service.deadlines.at(self._next_look(now), self)
+
+    def _waited_too_long(self) -> PeerError:
+        timeout = self.route.query_wait_timeout
+        if self.failure is not None and not self.busy:
+            return ServerUnavailable(
+                f"no server connection could be opened within {timeout:g} s (query_wait_timeout)",
+                sqlstate=self.failure.sqlstate,
+                detail=self.failure.message,
+            )
+        return TooManyConnections(
+            f"no server connection of pool {self.name} became free within {timeout:g} s (query_wait_timeout)",
+            detail=f"{len(self.busy)} are in use, pool_size is {self.route.pool_size}, "
+            f"backend {self.key.backend} allows {self.use.backend.pool_size or 'any number'}.",
+            hint="Raise pool_size or query_wait_timeout, or use fewer connections at a time.",
+        )
+
+    # -- for people ----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, object]:
+        """Counts and limits, as plain values."""
+        return {
+            "id": self.number,
+            "name": self.name,
+            "backend": self.key.backend,
+            "database": self.key.database,
+            "user": self.key.user,
+            "pool_mode": str(self.route.pool_mode),
+            "pool_size": self.route.pool_size,
+            "idle": len(self.idle),
+            "in_use": len(self.busy),
+            "opening": self.opening,
+            "waiting": len(self.waiters),
+        }

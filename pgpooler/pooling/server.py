@@ -1,0 +1,415 @@
+"""A server connection: login, lease, cleaning, and the end.
+
+Its states are told in `states`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
+from pgpooler.pooling.owed import Owed
+from pgpooler.pooling.port import Port, Session
+from pgpooler.pooling.server_login import ServerLogin
+from pgpooler.pooling.states import ServerState
+from pgpooler.protocol import codes, messages
+from pgpooler.protocol.framer import Framer, watching
+from pgpooler.protocol.passwords import Derivation, ScramKeys
+
+if TYPE_CHECKING:
+    from pgpooler.pooling.client import ClientSession
+    from pgpooler.pooling.pool import Pool
+    from pgpooler.pooling.service import Service
+
+TAKEN_LIMIT = 1 << 20  # bytes of a message we must see whole; a server that needs more is not PostgreSQL
+CLEANING_TIMEOUT = 30.0  # seconds until a connection that does not get clean is closed
+PROBE_TIMEOUT = 10.0
+RESET_QUERY = "DISCARD ALL"
+SEVERITY_WITHIN = 64  # bytes of an ErrorResponse in which the untranslated severity stands
+LAST_SEVERITIES = (b"\0VFATAL\0", b"\0VPANIC\0")  # after these the server closes the connection
+
+EVERYTHING = bytes([1]) * 256
+RELAYED = watching(
+    bytes(
+        (
+            codes.READY_FOR_QUERY,
+            codes.ERROR_RESPONSE,
+            codes.PARAMETER_STATUS,
+            codes.COPY_IN_RESPONSE,
+            codes.COPY_BOTH_RESPONSE,
+        )
+    ),
+    unknown=codes.BACKEND_TYPES,
+)
+
+
+LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED = ServerState
+
+
+class ServerSession(Session):
+    """One connection to PostgreSQL."""
+
+    __slots__ = (
+        "asked",
+        "cancel_key",
+        "cancels",
+        "client",
+        "error",
+        "expires_at",
+        "farewell",
+        "framer",
+        "idle_since",
+        "last_traffic",
+        "login",
+        "number",
+        "owed",
+        "parameters",
+        "pool",
+        "port",
+        "process_id",
+        "reset",
+        "service",
+        "state",
+        "status",
+        "until",
+    )
+
+    def __init__(self, service: Service, pool: Pool, port: Port, number: int, expires_at: float, now: float) -> None:
+        super().__init__()
+        self.service = service
+        self.pool = pool
+        self.port = port
+        self.number = number
+        self.framer = Framer()
+        self.owed = Owed()
+        self.state = LOGIN
+        self.status = codes.IDLE
+        self.client: ClientSession | None = None
+        self.login: ServerLogin | None = None
+        self.parameters: dict[str, str] = {}
+        self.process_id = 0
+        self.cancel_key = b""
+        self.cancels = 0  # cancel requests on their way whose end is not known yet
+        self.asked = ""  # the statement of our own that the server is running
+        self.error: PeerError | None = None  # the last one that no client was told
+        self.farewell = False  # the server has said why it will close the connection
+        self.reset = False
+        self.expires_at = expires_at
+        self.idle_since = now
+        self.last_traffic = now
+        self.until = 0.0  # when patience with the login, the cleaning or the probe ends; 0: for ever
+        port.session = self
+
+    def __repr__(self) -> str:
+        return f"<ServerSession {self.number} {self.state.name} {chr(self.status)} {self.owed!r}>"
+
+    @property
+    def mid_message(self) -> bool:
+        """A message has been passed on to the client in part."""
+        return self.framer.passing > 0
+
+    def expired(self, now: float) -> bool:
+        """The connection is older than server_lifetime."""
+        return 0 < self.expires_at <= now
+
+    # -- login ---------------------------------------------------------------------------------------------------------
+
+    def begin(self, login: ServerLogin, until: float) -> None:
+        """Send the StartupMessage; the login must be over by `until` (0: no limit)."""
+        self.login = login
+        self.until = until
+        self.service.deadlines.at(until, self)
+        self.port.write_all(login.startup())
+
+    def _log_in(self, login: ServerLogin, now: float) -> None:
+        framer = self.framer
+        while framer.run(EVERYTHING) and framer.take(TAKEN_LIMIT):
+            kind, body = framer.type, framer.body()
+            framer.drop()
+            answer = login.receive(kind, body)
+            if isinstance(answer, Derivation):
+                self._derive(answer, now)
+            elif answer:
+                self.port.write_all(answer)
+            if login.done:
+                self._logged_in(login, now)
+                return
+
+    def _derive(self, derivation: Derivation, now: float) -> None:
+        keys = self.service.scram_keys.get(derivation)
+        if keys is not None:
+            self._derived(derivation, keys, now)
+        else:
+            self.service.effects.compute(derivation.run, lambda result, now: self._derived(derivation, result, now))
+
+    def _derived(self, derivation: Derivation, result: object, now: float) -> None:
+        if self.state != LOGIN or self.login is None:
+            return
+        if not isinstance(result, ScramKeys):
+            self._fail(ServerUnavailable("the SCRAM keys could not be computed", detail=str(result)), now)
+            return
+        self.service.remember_keys(derivation, result)
+        self.port.write_all(self.login.derived(result))
+
+    def _logged_in(self, login: ServerLogin, now: float) -> None:
+        self.login = None
+        self.until = 0.0
+        self.process_id, self.cancel_key = login.process_id, login.cancel_key
+        self.parameters = login.parameters
+        self.status = login.status
+        self.state = IDLE
+        self.pool.opened(self, now)
+
+    def _fail(self, error: PeerError, now: float) -> None:
+        self.error = error
+        self.close(f"login failed: {error.message}", now)
+
+    # -- lease ---------------------------------------------------------------------------------------------------------
+
+    def lease(self, client: ClientSession, now: float) -> None:
+        """Belong to this client from now on: first with its parameters set, then its bytes are relayed."""
+        self.client = client
+        self.reset = False
+        client.server = self
+        preparation = client.preparation()
+        if preparation:
+            self.state = STARTING
+            self.error = None
+            self._ask(preparation)
+        else:
+            self.state = ACTIVE
+            client.granted(now)
+
+    def forward(self, buffer: bytearray, start: int, stop: int) -> bool:
+        """Send the client's bytes; False when some had to be queued.  Their requests are in `owed` already."""
+        return self.port.write(buffer, start, stop)
+
+    def release(self, now: float, *, in_part: bool, abrupt: bool) -> None:
+        """The client is gone.  `in_part`: it left in the middle of a message; `abrupt`: without Terminate."""
+        self.client = None
+        if in_part or self.owed.copy_in or self.owed.doubt:
+            reason = self.owed.doubt or ("its client left in the middle of a " + ("message" if in_part else "COPY"))
+            self.close(reason, now)
+            return
+        self.state = CLEANING
+        self.until = now + CLEANING_TIMEOUT
+        self.service.deadlines.at(self.until, self)
+        self.port.resume()
+        if abrupt and self.owed.requests:
+            self.cancel()
+        self._clean(now)
+
+    # -- bytes from the server -----------------------------------------------------------------------------------------
+
+    def receive(self, buffer: bytearray, start: int, stop: int, now: float) -> None:
+        """Take what the server sent: for the login, for the client, or to be dropped."""
+        self.last_traffic = now
+        self.framer.feed(buffer, start, stop)
+        try:
+            self._receive(now)
+        except PeerError as error:
+            self.error = error
+            self.close(f"{'login failed' if self.state == LOGIN else 'protocol error'}: {error.message}", now)
+        if self.state != CLOSED:
+            self.framer.keep()
+
+    def _receive(self, now: float) -> None:
+        while True:
+            state = self.state
+            if state == ACTIVE:
+                self._relay()
+            elif state == LOGIN:
+                if self.login is not None:
+                    self._log_in(self.login, now)
+            elif state != CLOSED:
+                self._absorb(now)
+            if self.state == state or self.state == CLOSED:
+                return
+
+    def _relay(self) -> None:
+        """Pass everything on to the client, noting what the rules of release need."""
+        framer = self.framer
+        while True:
+            kind = framer.run(RELAYED)
+            if not kind or not self._note(kind):
+                break
+            framer.pass_on()
+        client = self.client
+        if framer.position > framer.mark and client is not None:
+            if not client.port.write(framer.buffer, framer.mark, framer.position):
+                self.port.pause()
+            framer.passed()
+
+    def _absorb(self, now: float) -> None:
+        """Drop everything: it is meant for us, or for a client that is gone."""
+        framer = self.framer
+        state = self.state
+        while self.state == state:
+            kind = framer.run(RELAYED)
+            if kind == codes.ERROR_RESPONSE:
+                if not framer.take(TAKEN_LIMIT):
+                    break
+                self.error = messages.read_error(framer.body())
+            if not kind or not self._note(kind):
+                break
+            framer.pass_on()
+            framer.passed()
+            if kind == codes.READY_FOR_QUERY:
+                self._ready(now)
+            elif kind == codes.COPY_IN_RESPONSE and self.owed.copy_in:
+                self.close("its client left before it sent the data of a COPY", now)
+        framer.passed()
+
+    def _note(self, kind: int) -> bool:
+        """Note a watched message; False when it has not arrived whole."""
+        framer = self.framer
+        if kind == codes.READY_FOR_QUERY:
+            if not framer.take(5):
+                return False
+            self.status = messages.read_ready_for_query(framer.body())
+            if not self.owed.ready() and not self.owed.doubt:
+                raise ProtocolViolation("the server is ready for a query although none was under way")
+        elif kind == codes.PARAMETER_STATUS:
+            if not framer.take(TAKEN_LIMIT):
+                return False
+            name, value = messages.read_parameter_status(framer.body())
+            self.parameters[name] = value
+        elif kind == codes.ERROR_RESPONSE:
+            if not framer.head(SEVERITY_WITHIN):
+                return False
+            self.farewell = any(severity in framer.body()[:SEVERITY_WITHIN] for severity in LAST_SEVERITIES)
+            self.owed.error()
+        elif kind == codes.COPY_IN_RESPONSE:
+            self.owed.copy_in_response()
+        elif kind == codes.COPY_BOTH_RESPONSE:
+            self.owed.doubt = "a replication stream ran on the connection"
+        else:
+            raise ProtocolViolation(f"the server sent a message of type {chr(kind)!r} out of place")
+        return True
+
+    # -- statements of our own -----------------------------------------------------------------------------------------
+
+    def _ask(self, statement: str) -> None:
+        self.asked = statement
+        self.error = None
+        self.owed.sent(codes.QUERY)
+        self.port.write_all(messages.query(statement))
+
+    def _ready(self, now: float) -> None:
+        """The server is ready while we, not a client, read its replies."""
+        error = self.error if self.asked else None
+        if self.owed.requests:
+            return
+        if self.state == STARTING and self.client is not None:
+            self.asked = ""
+            if error is None:
+                self.state = ACTIVE
+                self.client.granted(now)
+            else:
+                self.client.refuse(error, now)
+        elif error is not None:
+            self.close(f"{self.asked or 'the probe'} failed: {error.message}", now)
+        elif self.state == PROBING:
+            self.asked = ""
+            self.state = IDLE
+            self.until = 0.0
+            self.pool.probed(self, now)
+        elif self.state == CLEANING:
+            self.asked = ""
+            self._clean(now)
+
+    def _clean(self, now: float) -> None:
+        """Do the next thing that is missing until nobody can tell that a client was here, then check in."""
+        if self.owed.wants_sync:
+            self.owed.sent(codes.SYNC)
+            self.port.write_all(messages.SYNC)
+        elif self.owed.requests or self.cancels:
+            return
+        elif self.status != codes.IDLE:
+            self._ask("ROLLBACK")
+        elif not self.reset:
+            self.reset = True
+            self._ask(RESET_QUERY)
+        else:
+            self.state = IDLE
+            self.until = 0.0
+            self.pool.checkin(self, now)
+
+    def probe(self, now: float) -> None:
+        """Ask for a sign of life."""
+        self.state = PROBING
+        self.until = now + PROBE_TIMEOUT
+        self.service.deadlines.at(self.until, self)
+        self._ask(";")
+
+    # -- cancel --------------------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Send a cancel request for what the server runs now.  Until its end is known nobody else gets this one."""
+        self.cancels += 1
+        self.service.effects.cancel(self, self.canceled)
+
+    def canceled(self, settled: bool, now: float) -> None:
+        """A cancel request ended; unless in an orderly way, it may still hit what runs next here."""
+        self.cancels -= 1
+        if not settled:
+            self.owed.doubt = "a cancel request for it ended in an unknown way"
+        if self.state == CLEANING:
+            if self.owed.doubt:
+                self.close(self.owed.doubt, now)
+            else:
+                self._clean(now)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def end(self, reason: str, now: float) -> None:
+        """The server closed the connection, or it broke."""
+        if self.error is not None and self.farewell:
+            reason = self.error.message
+        self.close(f"the server ended the connection ({reason})", now)
+
+    def hang_up(self, now: float) -> None:
+        """The server closed its side while its client is slow: what it sent last is read when the client allows."""
+
+    def drained(self, now: float) -> None:
+        """The server reads again: so may we from its client."""
+        if self.client is not None:
+            self.client.port.resume()
+
+    def tick(self, now: float) -> float:
+        """Lose patience with a login, a cleaning or a probe."""
+        if self.until and now >= self.until:
+            if self.state == LOGIN:
+                timeout = self.pool.route.server_connect_timeout
+                self._fail(ServerUnavailable(f"no login within {timeout:g} s (server_connect_timeout)"), now)
+            else:
+                self.close("it did not become ready in time", now)
+        return self.until
+
+    def close(self, reason: str, now: float, *, share: bool = True) -> None:
+        """End the connection: tell the server, the pool and the client.  The only way out."""
+        if self.state == CLOSED:
+            return
+        state, self.state = self.state, CLOSED
+        client, self.client = self.client, None
+        self.until = 0.0
+        self.service.deadlines.forget(self)
+        if state != ACTIVE and not self.port.queue:
+            self.port.write_all(messages.TERMINATE)
+        self.port.close()
+        self.service.server_closed(self, reason)
+        if state == LOGIN:
+            self.pool.failed(self.error or ServerUnavailable(f"server login failed: {reason}"), now)
+        else:
+            self.pool.closed(self, now, share)
+        if client is not None:
+            silent = self.mid_message or (self.farewell and state == ACTIVE)
+            client.server_lost(None if silent else self._lost(reason), now)
+
+    def _lost(self, reason: str) -> PeerError:
+        if self.error is not None:
+            return self.error
+        backend = self.pool.use.backend
+        return ServerUnavailable(
+            "server connection was lost", detail=f"Backend {backend.name} ({backend.host}:{backend.port}): {reason}."
+        )

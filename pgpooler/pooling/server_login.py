@@ -1,0 +1,86 @@
+"""Logging in to a server: what is sent and read from the StartupMessage to the first ReadyForQuery (protocol-flow)."""
+
+from __future__ import annotations
+
+from pgpooler.errors import ProtocolViolation, ServerUnavailable
+from pgpooler.protocol import codes, messages
+from pgpooler.protocol.passwords import Derivation, ScramKeys, Secret, answer_cleartext, answer_md5
+from pgpooler.protocol.scram import ScramClient, State
+
+MECHANISM = "SCRAM-SHA-256"
+
+
+class ServerLogin:
+    """One login.  `receive` takes message by message; `done` says that the server is ready for queries."""
+
+    __slots__ = ("_scram", "_user", "cancel_key", "database", "done", "parameters", "process_id", "secret", "status")
+
+    def __init__(self, user: str, database: str, secret: Secret | None) -> None:
+        self._user = user
+        self._scram: ScramClient | None = None
+        self.database = database
+        self.secret = secret
+        self.parameters: dict[str, str] = {}
+        self.process_id = 0
+        self.cancel_key = b""
+        self.status = codes.IDLE
+        self.done = False
+
+    def startup(self) -> bytes:
+        """The StartupMessage."""
+        return messages.startup_message(codes.PROTOCOL_3_0, {"user": self._user, "database": self.database})
+
+    def receive(self, kind: int, body: bytes) -> bytes | Derivation:
+        """Take one message; return the answer (which may be empty), or what must be computed before `derived`.
+
+        Raises the server's own error, ServerUnavailable when we cannot answer, ProtocolViolation for nonsense.
+        """
+        if kind == codes.AUTHENTICATION:
+            return self._authenticate(*messages.read_authentication(body))
+        if kind == codes.ERROR_RESPONSE:
+            raise messages.read_error(body)
+        if kind == codes.PARAMETER_STATUS:
+            name, value = messages.read_parameter_status(body)
+            self.parameters[name] = value
+        elif kind == codes.BACKEND_KEY_DATA:
+            self.process_id, self.cancel_key = messages.read_backend_key_data(body)
+        elif kind == codes.READY_FOR_QUERY:
+            self.status = messages.read_ready_for_query(body)
+            self.done = True
+        elif kind not in (codes.NOTICE_RESPONSE, codes.NEGOTIATE_PROTOCOL_VERSION):
+            raise ProtocolViolation(f"the server sent a message of type {chr(kind)!r} during the login")
+        return b""
+
+    def derived(self, keys: ScramKeys) -> bytes:
+        """Go on with the keys that were computed: the client-final message."""
+        if self._scram is None:
+            raise ProtocolViolation("keys came for a login that does not need any")
+        return messages.sasl_response(self._scram.client_final(keys))
+
+    def _authenticate(self, request: int, payload: bytes) -> bytes | Derivation:
+        if request == codes.AUTHENTICATION_OK:
+            if self._scram is not None and self._scram.state is not State.DONE:
+                raise ProtocolViolation("the server let us in without proving that it knows the password")
+            return b""
+        if request == codes.AUTHENTICATION_CLEARTEXT_PASSWORD:
+            return messages.password_message(answer_cleartext(self.secret, self._user))
+        if request == codes.AUTHENTICATION_MD5_PASSWORD:
+            if len(payload) != 4:
+                raise ProtocolViolation("the server sent an MD5 salt that is not 4 bytes long")
+            return messages.password_message(answer_md5(self.secret, self._user, payload))
+        if request == codes.AUTHENTICATION_SASL:
+            return self._begin_scram(payload)
+        if request == codes.AUTHENTICATION_SASL_CONTINUE and self._scram is not None:
+            answer = self._scram.server_first(payload)
+            return answer if isinstance(answer, Derivation) else self.derived(answer)
+        if request == codes.AUTHENTICATION_SASL_FINAL and self._scram is not None:
+            self._scram.server_final(payload)
+            return b""
+        raise ServerUnavailable(f"the server wants an authentication that PgPooler does not know (request {request})")
+
+    def _begin_scram(self, payload: bytes) -> bytes:
+        offered = messages.read_sasl_mechanisms(payload)
+        if MECHANISM not in offered or self._scram is not None:
+            raise ServerUnavailable(f"the server offers SASL mechanisms {', '.join(offered)}, none of which fits")
+        self._scram = ScramClient(self.secret, self._user)
+        return messages.sasl_initial_response(MECHANISM, self._scram.client_first())

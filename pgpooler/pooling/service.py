@@ -1,0 +1,195 @@
+"""What all sessions share: configuration, access, routes, pools, cancel keys, deadlines, limits, the way out.
+
+There is one Service in a worker.  It is built by the composition root and changed only by `reload` and `drain`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from pgpooler.config.model import Configuration, PoolMode
+from pgpooler.config.routing import Route, Router
+from pgpooler.errors import CannotConnectNow, ConfigurationError, NoRoute, PeerError, Problem, TooManyConnections
+from pgpooler.pooling.access import Access
+from pgpooler.pooling.cancel import Cancels
+from pgpooler.pooling.client import ClientSession
+from pgpooler.pooling.deadlines import Deadlines
+from pgpooler.pooling.pools import Pools
+from pgpooler.pooling.server import ServerSession
+from pgpooler.pooling.server_login import ServerLogin
+from pgpooler.pooling.states import ClientState
+from pgpooler.protocol.passwords import Derivation, ScramKeys, Secret, parse_secret
+
+if TYPE_CHECKING:
+    from pgpooler.pooling.effects import Effects
+    from pgpooler.pooling.pool import Pool
+    from pgpooler.pooling.port import Port
+    from pgpooler.protocol.startup import CancelRequest, StartupMessage
+
+LIFETIME_JITTER = 0.1  # share of server_lifetime by which a connection may end early, so that not all end at once
+REMEMBERED_KEYS = 1000
+
+
+class Service:
+    """The pooler, without sockets and without a clock."""
+
+    def __init__(self, configuration: Configuration, access: Access, effects: Effects) -> None:
+        """Raises ConfigurationError for what this version does not do."""
+        self.configuration = configuration
+        self.access = access
+        self.effects = effects
+        self.router = usable_router(configuration)
+        self.deadlines = Deadlines()
+        self.cancels = Cancels()
+        self.pools = Pools(self)
+        self.clients: dict[int, ClientSession] = {}  # all connections from clients, by number
+        self.admitted = 0  # those that count against max_client_conn
+        self.servers = 0  # server connections ever made
+        self.draining = False
+        self.scram_keys: OrderedDict[Derivation, ScramKeys] = OrderedDict()
+        self._number = 0
+
+    # -- clients -------------------------------------------------------------------------------------------------------
+
+    def accept(self, port: Port, now: float) -> ClientSession:
+        """A client connected."""
+        self._number += 1
+        client = ClientSession(self, port, self._number, now)
+        self.clients[client.number] = client
+        self.deadlines.at(client.tick(now), client)
+        self.effects.log("debug", client.number, f"client connected from {port.peer}")
+        return client
+
+    def admit(self, client: ClientSession) -> None:
+        """Count a client that wants to log in.  Raises TooManyConnections, or CannotConnectNow while draining."""
+        if self.draining:
+            raise CannotConnectNow("PgPooler is shutting down")
+        limit = self.configuration.limits.max_client_conn
+        if 0 < limit <= self.admitted:
+            raise TooManyConnections(
+                "sorry, too many clients already", detail=f"max_client_conn is {limit}.", hint="Raise max_client_conn."
+            )
+        self.admitted += 1
+        client.counted = True
+
+    def pool_for(self, startup: StartupMessage) -> Pool:
+        """Return the pool that serves this client.  Raises NoRoute."""
+        route = self.router.route(startup.user, startup.database)
+        if route is None:
+            raise NoRoute(
+                f'no route for user "{startup.user}" and database "{startup.database}"',
+                hint="Add a rule to the routing that matches them, or a default rule.",
+            )
+        return self.pools.get(startup.user, startup.database, route)
+
+    def client_closed(self, client: ClientSession, reason: str, now: float) -> None:
+        """A client connection ended."""
+        del self.clients[client.number]
+        self.cancels.forget(client.process_id, client.cancel_key)
+        startup = client.startup
+        if client.counted:
+            self.admitted -= 1
+        if client.pool is not None:
+            client.pool.clients -= 1
+            self.pools.forget_unused(client.pool, now)
+        who = f" user={startup.user} database={startup.database}" if startup is not None else ""
+        level = "info" if startup is not None else "debug"
+        self.effects.log(level, client.number, f"closed:{who} client={client.port.peer} reason={reason}")
+
+    def cancel(self, request: CancelRequest, carrier: ClientSession, now: float) -> None:
+        """Do what a cancel request asks; its own connection is closed, without an answer, when that is settled."""
+        client = self.cancels.find(request.process_id, request.cancel_key)
+        if client is None or client.server is None or not client.cancel():
+            carrier.close("cancel request: nothing to cancel", now)
+            return
+        server = client.server
+        server.cancels += 1
+
+        def settled(orderly: bool, now: float) -> None:
+            server.canceled(orderly, now)
+            carrier.close(f"cancel request for session {client.number}", now)
+
+        self.effects.cancel(server, settled)
+
+    # -- servers -------------------------------------------------------------------------------------------------------
+
+    def log_in(self, pool: Pool, port: Port, now: float) -> None:
+        """A connection to the pool's backend stands: log in."""
+        self.servers += 1
+        route = pool.route
+        lifetime = route.server_lifetime
+        expires_at = now + lifetime * (1 - LIFETIME_JITTER * random.random()) if lifetime else 0.0  # noqa: S311
+        server = ServerSession(self, pool, port, self.servers, expires_at, now)
+        timeout = route.server_connect_timeout
+        user = route.server_user or pool.key.user
+        server.begin(ServerLogin(user, pool.key.database, self._secret(route, user)), now + timeout if timeout else 0.0)
+
+    def _secret(self, route: Route, user: str) -> Secret | None:
+        if route.server_user:
+            return parse_secret(route.server_password)
+        return self.access.server_credentials(user)
+
+    def server_closed(self, server: ServerSession, reason: str) -> None:
+        """A server connection ended."""
+        key = server.pool.key
+        backend = server.pool.use.backend
+        self.effects.log(
+            "info",
+            0,
+            f"server connection {server.number} closed: user={key.user} database={key.database} "
+            f"backend={key.backend} ({backend.host}:{backend.port}) process={server.process_id} reason={reason}",
+        )
+
+    def remember_keys(self, derivation: Derivation, keys: ScramKeys) -> None:
+        """Keep keys that took a millisecond to compute."""
+        self.scram_keys[derivation] = keys
+        if len(self.scram_keys) > REMEMBERED_KEYS:
+            self.scram_keys.popitem(last=False)
+
+    # -- the operator --------------------------------------------------------------------------------------------------
+
+    def reload(self, configuration: Configuration, access: Access, now: float) -> None:
+        """Go on with another configuration.  Raises ConfigurationError and changes nothing when it cannot be used."""
+        self.router = usable_router(configuration)
+        self.configuration = configuration
+        self.access = access
+        self.pools.reload(now)
+
+    def drain(self) -> None:
+        """Let nobody in any more."""
+        self.draining = True
+
+    def close_clients(self, now: float, *, message: str = "terminating connection due to administrator command") -> int:
+        """Close every client with 57P01, inside a message without another byte; return how many."""
+        clients = list(self.clients.values())
+        for client in clients:
+            client.refuse(PeerError(message, sqlstate="57P01"), now)
+        return len(clients)
+
+    def snapshot(self) -> dict[str, object]:
+        """Counts of everything, as plain values."""
+        return {
+            "clients": len(self.clients),
+            "admitted": self.admitted,
+            "waiting": sum(client.state == ClientState.WAITING for client in self.clients.values()),
+            "cancel_keys": len(self.cancels),
+            "server_connections_made": self.servers,
+            "draining": self.draining,
+            "pools": self.pools.snapshot(),
+            "backends": self.pools.backends_snapshot(),
+        }
+
+
+def usable_router(configuration: Configuration) -> Router:
+    """Make the router.  Raises ConfigurationError for pool modes that this version does not have."""
+    router = Router(configuration)
+    problems = [
+        Problem(f"{route.place or 'routing'}: pool_mode {route.pool_mode} is not in this version; use session")
+        for route in router.routes
+        if route.pool_mode is not PoolMode.SESSION
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+    return router
