@@ -75,7 +75,7 @@ def pgpooler(server: Target, login: Login, pools: Mapping[str, Pool], max_client
     with _directory() as directory, _port() as port:
         configuration = {
             "listen": {"host": "127.0.0.1", "port": port},
-            "logging": {"destination": "stderr", "level": "warning"},
+            "logging": {"destination": "stderr", "level": "warn"},
             "auth": {"method": "scram-sha-256", "users": {login.user: {"password": login.password}}},
             "limits": {"max_client_conn": max_clients},
             "backends": [{"name": "server", "host": server.host, "port": server.port}],
