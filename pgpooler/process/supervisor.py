@@ -59,6 +59,7 @@ ENDING_BY_SIGNAL: Final = {
     signal.SIGINT: Ending.FAST,
     signal.SIGQUIT: Ending.AT_ONCE,
 }
+SIGNALS: Final = (*ENDING_BY_SIGNAL, signal.SIGHUP)
 ENDING_WORDS: Final = {
     Ending.DRAIN: "draining: nobody is accepted, transactions may end",
     Ending.FAST: "stopping: clients are told and disconnected",
@@ -95,6 +96,7 @@ class Supervisor:
         for number in ENDING_BY_SIGNAL:
             loop.add_signal_handler(number, self._end, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         keeper = loop.create_task(self._keep_worker(), name="keep the worker")
         reloader = loop.create_task(self._reload_when_wanted(), name="reload")
         ending = loop.create_task(self._ending_changed.wait())
@@ -170,6 +172,8 @@ class Supervisor:
         if first:
             _tell(f"PgPooler {__version__} listens on {addresses}; process {os.getpid()}")
             _tell(f"connect with: {self._connect_example()}")
+            if path := logs.file_path():
+                _tell(f"log file: {path}")
 
     def _connect_example(self) -> str:
         user = next(iter(self.configuration.auth.users), "USER")
@@ -273,6 +277,8 @@ def run(path: str, worker_module: str = WORKER_MODULE) -> int:
             print(problem, file=sys.stderr)
         return EXIT_CONFIGURATION
     settings = loaded.configuration.logging
+    # Whoever sees that we listen may send a signal at once: it waits until the event loop can take it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         # The log is opened second: with `append: false`, a second run by mistake would empty the log of the first.
         passed = passed_sockets()
