@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -26,12 +27,25 @@ settings.register_profile("campaign", max_examples=20_000, deadline=None, print_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if IN_CI else "dev"))
 
 
-def pytest_report_header() -> list[str]:
-    """Say which PgPooler is under test, how it runs, and which examples Hypothesis makes."""
-    return [
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say which PgPooler is under test, how it runs, which examples Hypothesis makes, and which PostgreSQL serves."""
+    lines = [
         f"pgpooler: {pgpooler.__version__}, implementation {description()}, from {os.path.dirname(pgpooler.__file__)}",
         f"hypothesis profile: {settings.get_current_profile_name()}",
     ]
+    if runs_integration_tests(config):
+        # Imported here, so that the other tests need neither psycopg nor a look around for PostgreSQL.
+        from tests.integration import servers
+
+        lines += servers.header()
+    return lines
+
+
+def runs_integration_tests(config: pytest.Config) -> bool:
+    """Whether the paths on the command line take in tests/integration."""
+    here = Path(__file__).parent / "integration"
+    paths = [(config.invocation_params.dir / argument.split("::")[0]).resolve() for argument in config.args]
+    return any(here.is_relative_to(path) or path.is_relative_to(here) for path in paths)
 
 
 def pytest_configure(config: pytest.Config) -> None:

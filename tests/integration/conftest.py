@@ -1,0 +1,60 @@
+"""Real servers for the integration tests: PostgreSQL from whatever is there, and PgPooler in processes of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from pgpooler.demo.postgres import PostgresServer
+from tests.integration import servers
+from tests.integration.poolers import PoolerFactory
+from tests.integration.servers import TwoServers
+
+StartServer = Callable[..., PostgresServer]
+
+
+@pytest.fixture(scope="session")
+def two_servers() -> Iterator[TwoServers]:
+    """The seed's primary and replica; shared by all tests of one process, so leave them as they were."""
+    with servers.start_two_servers() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def postgres(two_servers: TwoServers) -> PostgresServer:
+    """One PostgreSQL server (the primary of `two_servers`), shared likewise."""
+    return two_servers.primary
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """Start servers for one test alone, which may be restarted, changed and killed: `start_server(settings)`."""
+    with contextlib.ExitStack() as stack:
+
+        def start(settings: Mapping[str, str] | None = None) -> PostgresServer:
+            return stack.enter_context(servers.start_own_server(settings))
+
+        yield start
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[str]:
+    """The name of an empty database on `postgres` that belongs to one test alone."""
+    name = f"test_{uuid.uuid4().hex}"
+    postgres.execute(f"CREATE DATABASE {name}")
+    yield name
+    postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def pooler(tmp_path: Path) -> Iterator[PoolerFactory]:
+    """Start PgPoolers: `pooler(configuration)`; each must end well and leave nothing when the test is over."""
+    factory = PoolerFactory(tmp_path)
+    try:
+        yield factory
+    finally:
+        factory.stop()
