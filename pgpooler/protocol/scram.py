@@ -108,9 +108,14 @@ class ScramServer:
         self._gs2_header, self._client_first_bare = _split_gs2_header(payload)
         attributes = self._client_first_bare.split(b",")
         if attributes[0].startswith(b"m="):
-            raise FeatureNotSupported("the client requires a SCRAM extension that is not supported")
+            raise FeatureNotSupported("client requires an unsupported SCRAM extension")
         _take(attributes, "n")  # the user name of the startup message counts
-        self._nonce = _check_nonce(_take(attributes, "r")) + self._nonce
+        nonce = _take(attributes, "r")
+        if not NONCE_CHARACTERS.issuperset(nonce):
+            raise ProtocolViolation("non-printable characters in SCRAM nonce")
+        if not nonce:
+            raise _Malformed("the nonce is empty")
+        self._nonce = nonce + self._nonce
         _check_extensions(attributes)
         salt = base64.b64encode(self._verifier.salt)
         self._server_first = b"r=%b,s=%b,i=%d" % (self._nonce, salt, self._verifier.iterations)
@@ -178,7 +183,7 @@ def _split_gs2_header(payload: bytes) -> tuple[bytes, bytes]:
     if len(parts) < 3:
         raise _Malformed('attribute "n" is missing')
     if parts[1].startswith(b"a="):
-        raise FeatureNotSupported("the client uses an authorization identity, which is not supported")
+        raise FeatureNotSupported("client uses authorization identity, but it is not supported")
     if parts[1]:
         raise _Malformed(f"expected a comma but found {_quoted(parts[1])}")
     return flag + b",,", parts[2]
@@ -247,7 +252,9 @@ class ScramClient:
         _check_server_error(attributes)
         if attributes[0].startswith(b"m="):
             raise _Malformed("the server requires an extension that is not supported")
-        nonce = _check_nonce(_take(attributes, "r", SERVER_VALUE_LIMIT))
+        nonce = _take(attributes, "r", SERVER_VALUE_LIMIT)
+        if not NONCE_CHARACTERS.issuperset(nonce):
+            raise _Malformed("the nonce contains characters that are not printable")
         if not nonce.startswith(self._nonce) or nonce == self._nonce:
             raise _Malformed("the nonce does not extend the nonce that was sent")
         salt = decode_base64(_take(attributes, "s", SERVER_VALUE_LIMIT))
@@ -334,14 +341,6 @@ def _check_extensions(attributes: list[bytes]) -> None:
     for attribute in attributes:
         if not attribute[:1].isalpha() or attribute[1:2] != b"=" or attribute[0] in ATTRIBUTES:
             raise _Malformed(f"unexpected attribute {_quoted(attribute)}")
-
-
-def _check_nonce(nonce: bytes) -> bytes:
-    if not nonce:
-        raise _Malformed("the nonce is empty")
-    if not NONCE_CHARACTERS.issuperset(nonce):
-        raise _Malformed("the nonce contains characters that are not printable")
-    return nonce
 
 
 def _check_no_zero(payload: bytes) -> None:
