@@ -78,7 +78,11 @@ def extensions() -> list[Extension]:
     """Name one extension per hot module; its source is the very file that also runs as Python."""
     # Where `auto` meets a compiler that fails, the Python code stays and works; `yes` must not hide that.
     optional = os.environ.get("PGPOOLER_COMPILE") != "yes"
-    return [Extension(name, [name.replace(".", "/") + ".py"], optional=optional) for name in hot_modules()]
+    flags = ["-g0"]  # debugging information would be nine tenths of the file
+    return [
+        Extension(name, [name.replace(".", "/") + ".py"], optional=optional, extra_compile_args=flags)
+        for name in hot_modules()
+    ]
 
 
 if compile_wanted():
