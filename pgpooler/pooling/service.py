@@ -15,7 +15,6 @@ from pgpooler.errors import CannotConnectNow, ConfigurationError, NoRoute, PeerE
 from pgpooler.pooling.access import Access
 from pgpooler.pooling.cancel import Cancels
 from pgpooler.pooling.client import ClientSession
-from pgpooler.pooling.deadlines import Deadlines
 from pgpooler.pooling.pools import Pools
 from pgpooler.pooling.server import ServerSession
 from pgpooler.pooling.server_login import ServerLogin
@@ -23,6 +22,7 @@ from pgpooler.pooling.states import ClientState
 from pgpooler.protocol.passwords import Derivation, ScramKeys, Secret, parse_secret
 
 if TYPE_CHECKING:
+    from pgpooler.pooling.deadlines import Deadlines
     from pgpooler.pooling.effects import Effects
     from pgpooler.pooling.pool import Pool
     from pgpooler.pooling.port import Port
@@ -35,13 +35,13 @@ REMEMBERED_KEYS = 1000
 class Service:
     """The pooler, without sockets and without a clock."""
 
-    def __init__(self, configuration: Configuration, access: Access, effects: Effects) -> None:
+    def __init__(self, configuration: Configuration, access: Access, effects: Effects, deadlines: Deadlines) -> None:
         """Raises ConfigurationError for what this version does not do."""
         self.configuration = configuration
         self.access = access
         self.effects = effects
         self.router = usable_router(configuration)
-        self.deadlines = Deadlines()
+        self.deadlines = deadlines
         self.cancels = Cancels()
         self.pools = Pools(self)
         self.clients: dict[int, ClientSession] = {}  # all connections from clients, by number
@@ -167,6 +167,13 @@ class Service:
         for client in clients:
             client.refuse(PeerError(message, sqlstate="57P01"), now)
         return len(clients)
+
+    def close_servers(self, now: float) -> None:
+        """Close every server connection, as the last thing the service does."""
+        for pool in self.pools:
+            pool.retired = True
+            for server in [*pool.idle, *pool.busy]:
+                server.close("PgPooler is shutting down", now)
 
     def snapshot(self) -> dict[str, object]:
         """Counts of everything, as plain values."""
