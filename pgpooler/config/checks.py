@@ -14,6 +14,7 @@ from pgpooler.config.model import AuthMethod, LogDestination, Pattern
 from pgpooler.config.reader import Read, Reader
 from pgpooler.config.source import Place, Sources
 from pgpooler.config.values import check_socket_path, did_you_mean
+from pgpooler.protocol.passwords import Md5Digest, ScramVerifier, Secret, parse_secret
 
 NO_USERS: Final = (
     "nobody could log in: add 'users' (users: {alice: {password: ...}}) or 'users_file' to the section 'auth'; "
@@ -81,6 +82,9 @@ def _check_backends(backends: Iterable[Read], sources: Sources) -> None:
     for backend in backends:
         if "password" in backend.places and "user" not in backend.places:
             sources.error(backend.places["password"], "'password' has no effect without 'user'")
+        elif isinstance(_secret(backend, sources), ScramVerifier):
+            message = "a SCRAM verifier proves who others are; to log in to a server the password itself is needed"
+            sources.error(backend.places["password"], message)
 
 
 def _check_unique(named: Iterable[Read], what: str, sources: Sources) -> None:
@@ -106,22 +110,36 @@ def _check_auth(root: Read, reader: Reader) -> None:
     if "users_file" in auth.values:
         reader.users_file(auth.values["users_file"], auth.places["users_file"], users)
     method = auth.values.get("method", AuthMethod.SCRAM_SHA_256)
-    if method is AuthMethod.TRUST:
-        return
-    if not users and not unread and len(reader.sources.errors) == errors:
+    if method is not AuthMethod.TRUST and not users and not unread and len(reader.sources.errors) == errors:
         reader.sources.error(auth.places.get("users_file") or auth.places.get("users") or auth.place, NO_USERS)
     for name, user in users.items():
-        if "password" not in user.places:
-            reader.sources.error(user.place, f"user {name!r} needs a 'password' or a 'password_file'")
-        elif user.values.get("password", "x") == "":
-            reader.sources.error(user.places["password"], f"the secret of user {name!r} is empty")
-        elif method is AuthMethod.SCRAM_SHA_256 and _is_md5(user.values.get("password", "")):
-            message = f"user {name!r} can never log in: scram-sha-256 cannot be proved with an md5 secret"
-            reader.sources.warn(user.places["password"], message)
+        _check_user(name, user, method, reader.sources)
 
 
-def _is_md5(secret: str) -> bool:
-    return len(secret) == 35 and secret.startswith("md5") and not set(secret[3:]) - set("0123456789abcdef")
+def _check_user(name: str, user: Read, method: AuthMethod, sources: Sources) -> None:
+    if "password" not in user.places:
+        if method is not AuthMethod.TRUST:
+            sources.error(user.place, f"user {name!r} needs a 'password' or a 'password_file'")
+        return
+    secret = _secret(user, sources)
+    if isinstance(secret, Md5Digest) and method is AuthMethod.SCRAM_SHA_256:
+        message = f"user {name!r} can never log in: scram-sha-256 cannot be proved with an md5 secret"
+        sources.warn(user.places["password"], message)
+
+
+def _secret(owner: Read, sources: Sources) -> Secret | None:
+    """What the password of a user or a backend is; one that nobody could ever log in with is reported."""
+    text = owner.values.get("password")
+    if text is None:
+        return None
+    try:
+        secret = parse_secret(text)
+    except ValueError as error:
+        sources.error(owner.places["password"], f"bad secret: {error}")
+        return None
+    if secret is None:
+        sources.error(owner.places["password"], "bad secret: it is empty")
+    return secret
 
 
 def _check_rule(rule: Read, sources: Sources) -> None:

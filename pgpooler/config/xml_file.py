@@ -81,7 +81,6 @@ class _Document:
         self.root: Element | None = None
         self.open: list[Element] = []
         self.parser = expat.ParserCreate("utf-8")
-        self.parser.buffer_text = True
         self.parser.ordered_attributes = True
         self.parser.XmlDeclHandler = self.declaration
         self.parser.StartDoctypeDeclHandler = self.doctype
@@ -129,9 +128,10 @@ class _Document:
 
     def characters(self, text: str) -> None:
         element = self.open[-1]
-        if not text.isspace():
-            element.text += text
-            element.text_place = element.text_place or self.here()
+        element.text += text
+        if not element.text_place and not text.isspace():
+            blanks = len(text) - len(text.lstrip())
+            element.text_place = self.at(self.parser.CurrentByteIndex + blanks)
 
 
 class _Converter:
