@@ -208,8 +208,15 @@ class ServerSession(Session):
         try:
             self._receive(now)
         except PeerError as error:
-            self.error = error
-            self.close(f"{'login failed' if self.state == LOGIN else 'protocol error'}: {error.message}", now)
+            if self.state == LOGIN:
+                backend = self.pool.use.backend
+                error.detail = (
+                    error.detail or f"Backend {backend.name} ({backend.host}:{backend.port}) did not let us in."
+                )
+                self._fail(error, now)
+            else:
+                self.error = error
+                self.close(f"protocol error: {error.message}", now)
         if self.state != CLOSED:
             self.framer.keep()
 
