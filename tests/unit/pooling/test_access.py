@@ -177,6 +177,12 @@ def test_trust_asks_for_nothing_but_knows_its_users() -> None:
         users.begin("alice").respond(b"secret\0")
 
 
+def test_trust_without_a_list_of_users_lets_everybody_in() -> None:
+    users = access(AuthMethod.TRUST, {})
+    assert users.begin("anybody").request == (codes.AUTHENTICATION_OK, b"")
+    assert users.server_credentials("anybody") is None
+
+
 def test_every_md5_login_has_a_salt_of_its_own() -> None:
     users = access(AuthMethod.MD5, {"alice": "secret"})
     salts = {users.begin("alice").request[1] for _ in range(10)}
