@@ -75,6 +75,7 @@ COMMANDS: Final = {
             option("--check", action="store_true", help="prove that it works, print a table, and end"),
             option("--port", type=port_number, metavar="PORT", help="PgPooler's port (default: 6432, or a free one)"),
             option("--provider", choices=PROVIDERS, help="where the servers come from (default: what is there)"),
+            option("--image", default=argparse.SUPPRESS, help="the image for containers (default: postgres:17)"),
             JSON,
         ),
     ),

@@ -101,6 +101,7 @@ def route(arguments: argparse.Namespace) -> int:
 
 def demo(arguments: argparse.Namespace) -> int:
     """`pgpooler demo`."""
+    # Imported here, as the supervisor above: nobody waits for, or depends on, what this run does not need.
     from pgpooler.demo import command
 
     return command.main(arguments)
