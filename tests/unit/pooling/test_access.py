@@ -227,6 +227,13 @@ def test_a_first_response_without_data_gets_an_empty_challenge() -> None:
     assert isinstance(exchange.respond(b"n,,n=,r=x"), Challenge)
 
 
+@pytest.mark.parametrize("size", ["00000000", "00000003", "0000000b", "7fffffff", "80000000", "fffffffe", "ffffffff"])
+def test_a_first_response_that_lies_about_its_length_is_a_protocol_violation(size: str) -> None:
+    exchange = access(AuthMethod.SCRAM_SHA_256, {"alice": "secret"}).begin("alice")
+    with pytest.raises(ProtocolViolation):
+        exchange.respond(b"SCRAM-SHA-256\0" + bytes.fromhex(size) + b"n,,n=,r=x")
+
+
 @given(
     st.sampled_from([*ASKING_METHODS, AuthMethod.TRUST]),
     st.sampled_from(["alice", "nobody"]),

@@ -429,6 +429,16 @@ def test_keys_of_another_verifier_than_the_servers_are_an_error_that_says_so(fir
         client.server_first(first)
 
 
+# -- limits ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_just_reaches_a_limit_is_accepted() -> None:
+    nonce = b"x" * (1024 - len(b"n,,n=,r="))
+    assert ScramServer(VERIFIER, "alice").receive(b"n,,n=,r=" + nonce).startswith(b"r=" + nonce)
+    step = started_client().server_first(b"r=" + NONCE + b"x" * (1024 - len(NONCE)) + b",s=YQ==,i=1000000")
+    assert step == Derivation(b"secret", b"a", 1_000_000)
+
+
 # -- whatever anybody sends --------------------------------------------------------------------------------------------
 
 
