@@ -1,0 +1,175 @@
+"""What the demonstration proves: each routing case, and each pool mode that is built.
+
+A check connects to PgPooler like any application (psycopg, nothing special) and compares what PostgreSQL says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pgpooler.demo import scenario, tools
+from pgpooler.demo.scenario import RoutingCase
+
+CONNECT_TIMEOUT = 20
+SETTLE_TIME = 0.05
+"""Seconds between two attempts to meet the server connection that another client has just given back."""
+PROOF_DATABASE = "app"
+LEAVE_BEHIND = (
+    "SET statement_timeout = '1234s'",
+    "CREATE TEMPORARY TABLE left_behind (secret text)",
+    "PREPARE left_behind AS SELECT 1",
+    "SELECT pg_advisory_lock(6432)",
+)
+LOOK_FOR_LEFTOVERS = """
+SELECT concat_ws(', ',
+    CASE WHEN current_setting('statement_timeout') <> '0' THEN 'setting' END,
+    CASE WHEN to_regclass('pg_temp.left_behind') IS NOT NULL THEN 'temporary table' END,
+    CASE WHEN EXISTS (SELECT FROM pg_prepared_statements WHERE name = 'left_behind') THEN 'prepared statement' END,
+    CASE WHEN EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) THEN 'lock' END)
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing proved or not: what, by which client, and what was seen."""
+
+    subject: str
+    client: str
+    expected: str
+    got: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether what was seen is what must be."""
+        return self.got == self.expected
+
+    def values(self) -> dict[str, object]:
+        """The same for a machine."""
+        return {**asdict(self), "passed": self.passed}
+
+
+class Client:
+    """Opens connections through PgPooler as one of the users it knows."""
+
+    def __init__(self, host: str, port: int, users: Mapping[str, str]) -> None:
+        self._psycopg = tools.import_psycopg()
+        self._host = host
+        self._port = port
+        self._users = users
+
+    @property
+    def superuser(self) -> str:
+        """The user who may do everything on the servers."""
+        return next(iter(self._users))
+
+    @contextlib.contextmanager
+    def connection(self, database: str, user: str | None = None) -> Iterator[Any]:
+        """A connection in autocommit, closed at the end of the block."""
+        name = self.superuser if user is None else user
+        with contextlib.closing(
+            self._psycopg.connect(
+                host=self._host,
+                port=self._port,
+                user=name,
+                password=self._users[name],
+                dbname=database,
+                autocommit=True,
+                connect_timeout=CONNECT_TIMEOUT,
+                application_name="pgpooler demo",
+            )
+        ) as connection:
+            yield connection
+
+    def attempt(self, question: Callable[[Client], str]) -> str:
+        """The answer to a question asked through us, or the error that came instead, on one line."""
+        try:
+            return question(self)
+        except self._psycopg.Error as error:
+            sqlstate = f"{error.sqlstate} " if error.sqlstate else ""
+            return "error: " + sqlstate + " ".join(str(error).split())
+
+
+def routing(client: Client) -> Iterator[Check]:
+    """The routing cases: who answers when this user asks for this database?"""
+    for case in scenario.routing_cases(client.superuser):
+
+        def ask(client: Client, case: RoutingCase = case) -> str:
+            with client.connection(case.database, case.user) as connection:
+                return str(_value(connection, "SELECT name FROM backend_id"))
+
+        yield Check(f"routed by {case.rule}", f"{case.user} / {case.database}", case.expected, client.attempt(ask))
+
+
+def session_mode(client: Client) -> Iterator[Check]:
+    """Session mode: one server connection for a whole session, alone, and clean for the next client."""
+    proofs = (
+        ("session mode keeps the server connection", "1 backend process", _kept),
+        ("session mode shares it with nobody", "2 backend processes", _alone),
+        ("session mode resets it for the next client", "nothing left", _reset),
+    )
+    for subject, expected, ask in proofs:
+        got = client.attempt(ask)
+        yield Check(subject, f"{client.superuser} / {PROOF_DATABASE}", expected, got)
+
+
+PROOFS: Mapping[str, Callable[[Client], Iterator[Check]]] = {"session": session_mode}
+"""The proof of each pool mode that is built."""
+
+
+def run(client: Client) -> Iterator[Check]:
+    """All checks, each as soon as it is done."""
+    yield from routing(client)
+    for proof in PROOFS.values():
+        yield from proof(client)
+
+
+def _kept(client: Client) -> str:
+    """How many backend processes serve one session, seen in and between transactions."""
+    seen = set()
+    with client.connection(PROOF_DATABASE) as connection, client.connection(PROOF_DATABASE):
+        for _ in range(5):
+            seen.add(_process(connection))
+            with connection.transaction():
+                seen.add(_process(connection))
+    return _count(len(seen))
+
+
+def _alone(client: Client) -> str:
+    """How many backend processes serve two sessions at the same time."""
+    with client.connection(PROOF_DATABASE) as one, client.connection(PROOF_DATABASE) as other:
+        return _count(len({_process(one), _process(other)}))
+
+
+def _reset(client: Client) -> str:
+    """What one client's session leaves for the next that gets the same server connection."""
+    with client.connection(PROOF_DATABASE) as connection:
+        process = _process(connection)
+        for statement in LEAVE_BEHIND:
+            connection.execute(statement)
+    with contextlib.ExitStack() as others:
+        # The connection is cleaned first, so the very next client may get another one; who keeps those it got and
+        # asks again must come to it, at the latest when the pool has no other.
+        for _ in range(scenario.POOL_SIZES[scenario.PRIMARY] - 1):
+            time.sleep(SETTLE_TIME)
+            connection = others.enter_context(client.connection(PROOF_DATABASE))
+            if _process(connection) == process:
+                left = str(_value(connection, LOOK_FOR_LEFTOVERS))
+                return f"left: {left}" if left else "nothing left"
+    return "the server connection was not used again"
+
+
+def _process(connection: Any) -> int:
+    return int(_value(connection, "SELECT pg_backend_pid()"))
+
+
+def _value(connection: Any, statement: str) -> Any:
+    (value,) = connection.execute(statement).fetchone()
+    return value
+
+
+def _count(processes: int) -> str:
+    return f"{processes} backend process{'es' if processes != 1 else ''}"
