@@ -1,0 +1,116 @@
+"""The model: it survives the way to a worker, hides its secrets, and says everything once."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+import msgspec.inspect as types
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgpooler.config import model
+from pgpooler.config.model import (
+    Backend,
+    BackendOverrides,
+    Configuration,
+    Limits,
+    Overrides,
+    PoolSettings,
+    Timeouts,
+    User,
+)
+from pgpooler.config.reader import Reader
+from pgpooler.config.source import Sources
+
+
+def values_of(kind: types.Type) -> st.SearchStrategy[Any]:
+    """Any value of a type of the model."""
+    if isinstance(kind, types.Metadata):
+        return values_of(kind.type)
+    if isinstance(kind, types.UnionType):
+        return st.one_of([values_of(part) for part in kind.types])
+    if isinstance(kind, types.NoneType):
+        return st.none()
+    if isinstance(kind, types.StructType):
+        return instances(kind.cls)
+    if isinstance(kind, types.VarTupleType):
+        return st.lists(values_of(kind.item_type), max_size=3).map(tuple)
+    if isinstance(kind, types.DictType):
+        return st.dictionaries(values_of(kind.key_type), values_of(kind.value_type), max_size=3)
+    if isinstance(kind, types.EnumType):
+        return st.sampled_from(kind.cls)
+    if isinstance(kind, types.BoolType):
+        return st.booleans()
+    if isinstance(kind, types.IntType):
+        return st.integers(kind.ge if kind.ge is not None else 0, kind.le if kind.le is not None else 9)
+    if isinstance(kind, types.FloatType):
+        return st.floats(0, kind.le)
+    assert isinstance(kind, types.StrType), kind
+    return st.text(max_size=8)
+
+
+def instances(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
+    info = types.type_info(kind)
+    assert isinstance(info, types.StructType)
+    return st.builds(kind, **{field.name: values_of(field.type) for field in info.fields})
+
+
+@given(instances(Configuration))
+def test_a_configuration_survives_the_way_to_a_worker(configuration: Configuration) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(configuration), type=Configuration) == configuration
+
+
+@given(instances(Configuration))
+def test_w32_no_password_is_in_the_repr_of_any_configuration(configuration: Configuration) -> None:
+    backends = tuple(msgspec.structs.replace(backend, password="hunter2") for backend in configuration.backends)
+    users = {name: User(name=name, password="hunter2") for name in configuration.auth.users}
+    auth = msgspec.structs.replace(configuration.auth, users=users)
+    assert "hunter2" not in repr(msgspec.structs.replace(configuration, backends=backends, auth=auth))
+
+
+def test_the_absence_of_a_password_is_not_masked() -> None:
+    assert "password=''" in repr(Backend(name="a", host="b"))
+    assert "password='********'" in repr(Backend(name="a", host="b", user="c", password="d"))
+
+
+def test_instances_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Limits().max_queue = 1  # type: ignore[misc]
+
+
+def test_the_inheritable_keys_are_the_same_everywhere() -> None:
+    settings = set(PoolSettings.__struct_fields__)
+    assert set(Overrides.__struct_fields__) == settings
+    assert set(BackendOverrides.__struct_fields__) == settings - {"pool_size"}
+    inherited = {*Limits.__struct_fields__, *Timeouts.__struct_fields__} - {
+        "max_client_conn",
+        "client_login_timeout",
+        "drain_timeout",
+    }
+    assert inherited == settings - {"pool_mode", "pool_size"}
+    assert all(getattr(kind(), name, None) is None for kind in (Overrides, Limits, Timeouts) for name in inherited)
+
+
+SECTIONS = [
+    kind
+    for kind in vars(model).values()
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind.__module__ == model.__name__
+    if not kind.__name__.startswith("_") and kind not in (model.Key, model.Pattern)
+]
+
+
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_every_key_says_what_it_means_and_can_be_read(kind: type[msgspec.Struct]) -> None:
+    reader = Reader(Sources("pgpooler.yaml", {}))
+    known = {*reader._texts, *reader._nodes, "secret", "", "internal"}
+    for name, key in model.keys_of(kind).items():
+        assert key.description, name
+        assert key.reader in known
+        if isinstance(key.type, types.EnumType):
+            assert issubclass(key.type.cls, enum.StrEnum)
+        if isinstance(key.type, types.IntType | types.FloatType) and key.reader != "workers":
+            assert key.type.ge is not None, name
+            assert key.type.le is not None, name
