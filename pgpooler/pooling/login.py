@@ -13,7 +13,14 @@ from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, R
 from pgpooler.pooling.states import ClientState
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import Derivation, ScramKeys
-from pgpooler.protocol.startup import CancelRequest, EncryptionRequest, Startup, StartupMessage, UnsupportedProtocol
+from pgpooler.protocol.startup import (
+    CancelRequest,
+    EncryptionRequest,
+    InvalidCancelRequest,
+    Startup,
+    StartupMessage,
+    UnsupportedProtocol,
+)
 
 if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
@@ -47,7 +54,7 @@ class ClientLogin:
                 if not framer.run(EVERYTHING):
                     return
                 if framer.type != codes.PASSWORD:
-                    raise ProtocolViolation(f"expected password response, got message type {framer.type}")
+                    raise self._unexpected(framer.type)
                 if not framer.take(codes.AUTHENTICATION_LIMIT):
                     return
                 body = framer.body()
@@ -64,6 +71,9 @@ class ClientLogin:
             if not error.before_protocol_3:
                 raise
             client.close(error.message, now, last_words=error.unframed())
+            return
+        except InvalidCancelRequest as error:
+            client.close(error.message, now)
             return
         if isinstance(packet, EncryptionRequest):
             client.port.write_all(b"N")
@@ -96,6 +106,11 @@ class ClientLogin:
         if self._exchange is None:
             raise ProtocolViolation("no password was asked for")
         self._reply(self._exchange.respond(body), now)
+
+    def _unexpected(self, kind: int) -> ProtocolViolation:
+        asked_for_sasl = self._exchange is not None and self._exchange.request[0] == codes.AUTHENTICATION_SASL
+        response = "SASL" if asked_for_sasl else "password"
+        return ProtocolViolation(f"expected {response} response, got message type {kind}")
 
     def _reply(self, reply: Reply, now: float) -> None:
         client = self._client

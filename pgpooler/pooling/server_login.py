@@ -5,19 +5,31 @@ from __future__ import annotations
 from pgpooler.errors import ProtocolViolation, ServerUnavailable
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import Derivation, ScramKeys, Secret, answer_cleartext, answer_md5
-from pgpooler.protocol.scram import ScramClient, State
+from pgpooler.protocol.scram import MECHANISM, ScramClient, State
 
-MECHANISM = "SCRAM-SHA-256"
+AFTER_AUTHENTICATION = (codes.PARAMETER_STATUS, codes.BACKEND_KEY_DATA, codes.READY_FOR_QUERY)
 
 
 class ServerLogin:
     """One login.  `receive` takes message by message; `done` says that the server is ready for queries."""
 
-    __slots__ = ("_scram", "_user", "cancel_key", "database", "done", "parameters", "process_id", "secret", "status")
+    __slots__ = (
+        "_accepted",
+        "_scram",
+        "_user",
+        "cancel_key",
+        "database",
+        "done",
+        "parameters",
+        "process_id",
+        "secret",
+        "status",
+    )
 
     def __init__(self, user: str, database: str, secret: Secret | None) -> None:
         self._user = user
         self._scram: ScramClient | None = None
+        self._accepted = False
         self.database = database
         self.secret = secret
         self.parameters: dict[str, str] = {}
@@ -39,6 +51,8 @@ class ServerLogin:
             return self._authenticate(*messages.read_authentication(body))
         if kind == codes.ERROR_RESPONSE:
             raise messages.read_error(body)
+        if not self._accepted and kind in AFTER_AUTHENTICATION:
+            raise ProtocolViolation(f"the server sent a message of type {chr(kind)!r} before it let us in")
         if kind == codes.PARAMETER_STATUS:
             name, value = messages.read_parameter_status(body)
             self.parameters[name] = value
@@ -61,7 +75,10 @@ class ServerLogin:
         if request == codes.AUTHENTICATION_OK:
             if self._scram is not None and self._scram.state is not State.DONE:
                 raise ProtocolViolation("the server let us in without proving that it knows the password")
+            self._accepted = True
             return b""
+        if self._scram is not None:
+            return self._continue_scram(self._scram, request, payload)
         if request == codes.AUTHENTICATION_CLEARTEXT_PASSWORD:
             return messages.password_message(answer_cleartext(self.secret, self._user))
         if request == codes.AUTHENTICATION_MD5_PASSWORD:
@@ -70,17 +87,23 @@ class ServerLogin:
             return messages.password_message(answer_md5(self.secret, self._user, payload))
         if request == codes.AUTHENTICATION_SASL:
             return self._begin_scram(payload)
-        if request == codes.AUTHENTICATION_SASL_CONTINUE and self._scram is not None:
-            answer = self._scram.server_first(payload)
-            return answer if isinstance(answer, Derivation) else self.derived(answer)
-        if request == codes.AUTHENTICATION_SASL_FINAL and self._scram is not None:
-            self._scram.server_final(payload)
-            return b""
         raise ServerUnavailable(f"the server wants an authentication that PgPooler does not know (request {request})")
 
     def _begin_scram(self, payload: bytes) -> bytes:
         offered = messages.read_sasl_mechanisms(payload)
-        if MECHANISM not in offered or self._scram is not None:
-            raise ServerUnavailable(f"the server offers SASL mechanisms {', '.join(offered)}, none of which fits")
+        if MECHANISM not in offered:
+            raise ServerUnavailable(f"the server offers SASL mechanisms {offered!a}, none of which fits")
         self._scram = ScramClient(self.secret, self._user)
         return messages.sasl_initial_response(MECHANISM, self._scram.client_first())
+
+    def _continue_scram(self, scram: ScramClient, request: int, payload: bytes) -> bytes | Derivation:
+        """Once SCRAM has begun nothing else is answered: a server that then wants a password is not ours."""
+        if request == codes.AUTHENTICATION_SASL_CONTINUE:
+            answer = scram.server_first(payload)
+            return answer if isinstance(answer, Derivation) else self.derived(answer)
+        if request == codes.AUTHENTICATION_SASL_FINAL:
+            scram.server_final(payload)
+            return b""
+        raise ProtocolViolation(
+            f"the server asks for another authentication in the middle of SCRAM (request {request})"
+        )

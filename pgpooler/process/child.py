@@ -79,9 +79,10 @@ class WorkerProcess:
         """Its process id."""
         return self._process.pid
 
-    async def serve(self, configuration: Configuration) -> control.Ready:
+    async def serve(self, configuration: Configuration, mock_secret: bytes) -> control.Ready:
         """Let it serve; ControlError or TimeoutError when it cannot."""
-        return await self.channel.call(control.Start(configuration=configuration), control.Ready, START_TIMEOUT)
+        start = control.Start(configuration=configuration, mock_secret=mock_secret)
+        return await self.channel.call(start, control.Ready, START_TIMEOUT)
 
     async def reload(self, configuration: Configuration) -> control.Reloaded:
         """Hand it another configuration; ControlError or TimeoutError when it cannot take it."""

@@ -43,9 +43,14 @@ _LENGTH: Final = struct.Struct("!I")
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Begin to serve with this configuration; answered by Ready or Failed."""
+    """Begin to serve with this configuration; answered by Ready or Failed.
+
+    `mock_secret` decides the salts that clients are shown; the same for every worker, so that they do not change when
+    one is replaced.  Empty: the worker makes one of its own.
+    """
 
     configuration: Configuration
+    mock_secret: bytes = b""
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):

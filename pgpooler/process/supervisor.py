@@ -16,6 +16,7 @@ import asyncio
 import enum
 import logging
 import os
+import secrets
 import signal
 import sys
 import time
@@ -84,6 +85,7 @@ class Supervisor:
         self.worker: WorkerProcess | None = None
         self.ending = Ending.NOT
         self._notifier = Notifier()
+        self._mock_secret = secrets.token_bytes(32)
         self._ending_changed = asyncio.Event()
         self._reload_wanted = asyncio.Event()
 
@@ -152,7 +154,7 @@ class Supervisor:
         except OSError as error:
             raise StartFailed(f"the worker cannot be executed: {error}") from error
         try:
-            ready = await worker.serve(self.configuration)
+            ready = await worker.serve(self.configuration, self._mock_secret)
         except (control.ControlError, TimeoutError) as error:
             if not isinstance(error, control.ChannelClosed):
                 worker.kill()

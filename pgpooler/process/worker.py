@@ -34,13 +34,15 @@ logger = logging.getLogger("pgpooler.worker")
 class DataPlane:
     """Poller, sessions, pools and listeners of one process.  Must be made inside a running event loop."""
 
-    def __init__(self, configuration: Configuration, listening: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, configuration: Configuration, listening: Sequence[socket.socket], mock_secret: bytes = b""
+    ) -> None:
         """Take over listening sockets.  Raises ConfigurationError for a configuration this version cannot run."""
         loop = asyncio.get_running_loop()
         deadlines = Deadlines()
         self.relay = Relay(loop, deadlines)
         self.connector = Connector(loop, self.relay)
-        access = Access(configuration.auth)
+        access = Access(configuration.auth, mock_secret=mock_secret or None)
         self.service = Service(configuration, access, self.connector, deadlines)
         self.listeners = [Listener(loop, self.relay, self.service, one) for one in listening]
 
@@ -106,7 +108,7 @@ class Worker:
         """Do what one message asks; return whether it was the last."""
         data_plane = self._data_plane
         if isinstance(message, control.Start):
-            await request.answer(self._start(message.configuration))
+            await request.answer(self._start(message))
         elif data_plane is None:
             await request.answer(control.Failed(message="the worker has not been started"))
         elif isinstance(message, control.Reload):
@@ -120,12 +122,12 @@ class Worker:
             return True
         return False
 
-    def _start(self, configuration: Configuration) -> control.Message:
+    def _start(self, start: control.Start) -> control.Message:
         if self._data_plane is not None:
             return control.Failed(message="the worker has been started already")
-        logs.set_level(configuration.logging.level)
+        logs.set_level(start.configuration.logging.level)
         try:
-            self._data_plane = DataPlane(configuration, self._listening)
+            self._data_plane = DataPlane(start.configuration, self._listening, start.mock_secret)
         except ConfigurationError as error:
             return control.Failed(message=str(error))
         return control.Ready(implementation=description(), event_loop=event_loop_name())

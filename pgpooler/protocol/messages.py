@@ -161,7 +161,7 @@ def read_sasl_initial_response(body: bytes) -> tuple[str, bytes | None]:
 
 
 def read_authentication(body: bytes) -> tuple[int, bytes]:
-    """AuthenticationXXX -> the request's number and its payload.  Raises ProtocolViolation when shorter than 4 bytes."""
+    """AuthenticationXXX -> the request's number and its payload.  Raises ProtocolViolation below 4 bytes."""
     if len(body) < 4:
         raise ProtocolViolation("malformed authentication request")
     return UINT32.unpack_from(body)[0], body[4:]
