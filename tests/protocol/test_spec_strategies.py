@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 
 from spec import strategies
 from spec.codec import Instance, decode, encode
@@ -34,11 +35,14 @@ def test_startup_messages_name_a_user_and_no_parameter_twice(instance: Instance)
     assert len(set(names)) == len(names)
 
 
+def is_generated(instances: SearchStrategy[Instance], name: str) -> bool:
+    return find(instances, lambda instance: instance.name == name).name == name
+
+
 def test_every_message_of_a_direction_is_generated() -> None:
     for sender in Sender:
         for message in strategies.formats(sender):
-            found = find(strategies.instances(sender), lambda instance, name=message.name: instance.name == name)
-            assert found.sender is sender
+            assert is_generated(strategies.instances(sender), message.name)
 
 
 @given(data=st.binary(max_size=80), draw=st.data())

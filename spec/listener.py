@@ -1,0 +1,80 @@
+"""Listens to both sides of one connection and says what each message means there.
+
+Bytes alone are not enough: the first packets carry no type, `p` means what the last authentication request makes it
+mean, and the length of cancel keys depends on the protocol version.  A listener keeps track of exactly that and judges
+nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spec.codec import Instance, decode, message_end
+from spec.messages import ANSWERS, LATEST, REQUESTED_PHASE, Phase, Sender, Version
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One message, the bytes it came in, and the protocol version it was read in."""
+
+    instance: Instance
+    data: bytes
+    version: Version
+
+
+class Listener:
+    """One connection, heard from its first byte."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.STARTUP
+        self.version = LATEST
+        self.rest = {Sender.FRONTEND: b"", Sender.BACKEND: b""}
+        self.answers = b""
+        """The single bytes by which the backend answered requests for encryption."""
+        self._asked = ""
+
+    def hear(self, sender: Sender, data: bytes) -> list[Heard]:
+        """Return the messages that these bytes of one side complete; raise Malformed if they can be none.
+
+        What was sent as an answer must be heard after what it answers.  After an encrypted connection was agreed on,
+        nothing more can be understood, and nothing is returned.
+        """
+        self.rest[sender] += data
+        heard: list[Heard] = []
+        while self.answers[-1:] not in (b"S", b"G") and not self._hear_answer(sender):
+            whole = self.rest[sender]
+            end = message_end(whole, sender, self.phase, self.version)
+            if end is None or end > len(whole):
+                break
+            instance = decode(whole[:end], sender, self.phase, self.version)
+            self.rest[sender] = whole[end:]
+            self._learn(instance)
+            heard.append(Heard(instance, whole[:end], self.version))
+        return heard
+
+    def _hear_answer(self, sender: Sender) -> bool:
+        """Take the single byte that answers a request for encryption; say whether more must arrive first."""
+        if sender is Sender.FRONTEND or not self._asked:
+            return False
+        answer = self.rest[sender][:1]
+        if answer and answer in ANSWERS[self._asked]:
+            self.answers += answer
+            self.rest[sender] = self.rest[sender][1:]
+            self._asked = ""
+            return self._hear_answer(sender)
+        return answer == b""
+
+    def _learn(self, instance: Instance) -> None:
+        if instance.name in ANSWERS:
+            self._asked = instance.name
+        elif instance.name == "StartupMessage":
+            minor = instance["minor"]
+            assert isinstance(minor, int)
+            self.version = LATEST if (3, minor) >= LATEST else (3, 0)
+            self.phase = Phase.SESSION
+        elif instance.name == "NegotiateProtocolVersion":
+            agreed = instance["version"]
+            assert isinstance(agreed, int)
+            self.version = (agreed >> 16, agreed & 0xFFFF)
+        elif instance.name in REQUESTED_PHASE:
+            self.phase = REQUESTED_PHASE[instance.name]
