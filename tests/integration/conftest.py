@@ -11,6 +11,7 @@ import pytest
 
 from pgpooler.demo.postgres import PostgresServer
 from tests.integration import servers
+from tests.integration.data_planes import DataPlaneFactory
 from tests.integration.poolers import PoolerFactory
 from tests.integration.servers import TwoServers
 
@@ -54,6 +55,19 @@ def database(postgres: PostgresServer) -> Iterator[str]:
 def pooler(tmp_path: Path) -> Iterator[PoolerFactory]:
     """Start PgPoolers: `pooler(configuration)`; each must end well and leave nothing when the test is over."""
     factory = PoolerFactory(tmp_path)
+    try:
+        yield factory
+    finally:
+        factory.stop()
+
+
+@pytest.fixture
+def data_plane(tmp_path: Path) -> Iterator[DataPlaneFactory]:
+    """Start data planes inside this process, to look at their counts: `data_plane(configuration)`.
+
+    When the test is over nothing may be left of any client.
+    """
+    factory = DataPlaneFactory(tmp_path)
     try:
         yield factory
     finally:
