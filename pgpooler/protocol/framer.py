@@ -66,7 +66,7 @@ class Framer:
     def run(self, watched: bytes) -> int:
         """Advance to the next watched message and return its type; 0 when the bytes at hand are used up.
 
-        Raises ProtocolViolation for a length below 4 or beyond a gigabyte.
+        Raises ProtocolViolation for a length below 4 or beyond a gigabyte, and for a watched type 0: there is none.
         """
         buffer = self.buffer
         position = self.position
@@ -88,6 +88,8 @@ class Framer:
                 raise ProtocolViolation("invalid message length", detail=_signed(kind, size))
             if watched[kind]:
                 self.position = position
+                if not kind:  # which would say that there is nothing to look at
+                    raise ProtocolViolation("invalid message type 0")
                 self.type = kind
                 self.length = size + 1
                 return kind

@@ -52,11 +52,15 @@ class UnsupportedProtocol(FeatureNotSupported):
             f"unsupported frontend protocol {version >> 16}.{version & 0xFFFF}: "
             f"server supports {EARLIEST_MAJOR}.0 to {LATEST >> 16}.{LATEST & 0xFFFF}"
         )
-        self.before_protocol_3 = version >> 16 < EARLIEST_MAJOR
+        self.before_protocol_3 = 0 < version < codes.PROTOCOL_3_0  # to PostgreSQL 0.0 is no version yet
 
     def unframed(self) -> bytes:
         """Spell the error as protocol 2 did: a type byte and a text ended by zero, no length."""
         return b"E" + f"{self.severity}:  {self.message}\n".encode() + b"\0"
+
+
+class InvalidCancelRequest(ProtocolViolation):
+    """A cancel request that is malformed; like any other it is not answered."""
 
 
 class Startup:
@@ -96,7 +100,7 @@ class Startup:
 def _cancel_request(body: bytes) -> CancelRequest:
     key = body[8:]
     if not key or len(key) > codes.CANCEL_KEY_LIMIT:
-        raise ProtocolViolation("invalid length of cancel key in cancel request packet")
+        raise InvalidCancelRequest("invalid length of cancel key in cancel request packet")
     return CancelRequest(UINT32.unpack_from(body, 4)[0], key)
 
 
