@@ -87,7 +87,7 @@ INTERNAL: Final = Meta(extra={"internal": True})
 PoolModeKey = Annotated[PoolMode, _meaning("how long a client holds a server connection")]
 PoolSizeKey = Annotated[int, _count("most server connections of one pool (backend, database, user); 0 = no limit")]
 MaxQueueKey = Annotated[int, _count("most clients that wait for a server connection of one pool; 0 = no limit")]
-QueryWaitKey = Annotated[float, _time("longest wait for a server connection, then error 57014; 0 = for ever")]
+QueryWaitKey = Annotated[float, _time("longest wait for a server connection, then error 53300; 0 = for ever")]
 ServerIdleKey = Annotated[float, _time("an unused server connection is closed after this time; 0 = never")]
 ServerLifetimeKey = Annotated[float, _time("an older server connection is closed when it is next unused; 0 = never")]
 SessionIdleKey = Annotated[float, _time("a client that sends nothing for this long is disconnected; 0 = never")]

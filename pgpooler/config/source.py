@@ -76,6 +76,11 @@ REFERENCE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
 """An environment variable `${NAME}`, an escaped `$${`, or a `${` that is neither."""
 
 
+def is_text(value: str) -> bool:
+    """Whether a value has only characters that a text may hold: no zero bytes, and none that UTF-8 cannot write."""
+    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value)
+
+
 class Sources:
     """The files of one configuration: reads them, knows their order, and collects what is wrong in them."""
 
@@ -121,6 +126,8 @@ class Sources:
         self.files.append(absolute)
         self._shown.append(shown)
         try:
+            # A name that is no text could not be told to a worker or written into a log.
+            absolute.encode("utf-8")
             with open(absolute, "rb") as file:
                 content = file.read()
         except (OSError, ValueError) as error:
@@ -153,6 +160,8 @@ class Sources:
                 self.error(node.place, "'${' is not followed by NAME and '}'; write $${ for the characters themselves")
             elif name not in self.environment:
                 self.error(node.place, f"the environment variable {name} is not set")
+            elif not is_text(self.environment[name]):
+                self.error(node.place, f"the environment variable {name} does not hold text in UTF-8")
             else:
                 return self.environment[name]
             failed = True

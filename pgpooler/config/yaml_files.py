@@ -11,7 +11,7 @@ from typing import Final
 import yaml
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from pgpooler.config.source import Absent, Broken, Entry, Items, Node, Place, Section, Sources, Text
+from pgpooler.config.source import Absent, Broken, Entry, Items, Node, Place, Section, Sources, Text, is_text
 from pgpooler.config.values import did_you_mean
 
 PARTS: Final[dict[str, dict[str, str] | None]] = {
@@ -153,7 +153,7 @@ class _Converter:
         return self._section(node, place)
 
     def _text(self, node: yaml.Node, place: Place) -> Node:
-        if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in node.value):
+        if not is_text(node.value):
             self.sources.error(place, "the value holds a character that no text can hold")
             return Broken(place)
         return Text(node.value, place)
@@ -164,7 +164,9 @@ class _Converter:
         for key_node, value_node in node.value:
             key_place = self.place(key_node)
             key = self.convert(key_node)
-            if key_node.tag == MERGE:
+            if key_node.tag == MERGE and merged:
+                self.sources.error(key_place, "the key '<<' is here twice; give it a list")
+            elif key_node.tag == MERGE:
                 self._merge(self.convert(value_node), merged)
             elif not isinstance(key, Text):
                 self.sources.error(key_place, "expected the name of a key")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pgpooler.config.source import Place, Sources, Text
 
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 HERE = Place("pgpooler.yaml", 3, 4)
 
 
@@ -20,7 +21,7 @@ def test_a_text_without_references_stays_as_it_is(text: str) -> None:
     )
 
 
-@given(st.dictionaries(st.from_regex(r"[A-Z_][A-Z0-9_]{0,5}", fullmatch=True), st.text(), min_size=1), st.text("ab:/"))
+@given(st.dictionaries(st.from_regex(r"[A-Z_][A-Z0-9_]{0,5}", fullmatch=True), texts, min_size=1), st.text("ab:/"))
 def test_references_become_what_the_environment_says(environment: dict[str, str], between: str) -> None:
     text = between.join(f"${{{name}}}" for name in environment)
     sources = Sources("pgpooler.yaml", environment)
@@ -31,6 +32,13 @@ def test_every_reference_that_fails_is_reported_where_the_text_is() -> None:
     sources = Sources("pgpooler.yaml", {"C": "x"})
     assert sources.expand(Text("${A}${B}${C}${1}", HERE)) is None
     assert [str(problem).partition(": ")[0] for problem in sources.errors] == ["pgpooler.yaml:3:4"] * 3
+
+
+def test_a_variable_or_a_file_name_that_is_no_text_is_refused() -> None:
+    sources = Sources("pgpooler\udcff.yaml", {"A": "\udcff"})
+    assert sources.expand(Text("${A}", HERE)) is None
+    assert sources.read(sources.main) is None
+    assert [problem.line for problem in sources.errors] == [3, 0]
 
 
 def test_problems_stand_in_the_order_of_files_lines_and_columns(tmp_path) -> None:

@@ -106,6 +106,13 @@ def test_an_alias_that_contains_itself_is_reported(folder) -> None:
     assert "contains itself" in message
 
 
+def test_merging_twice_is_a_duplicate_and_merging_no_section_an_error(folder) -> None:
+    folder.marked(
+        f"{REST}limits: &a {{max_queue: 1}}\ntimeouts: {{<<: ▸x, drain_timeout: 1}}\n"
+        "routing:\n  defaults:\n    <<: *a\n    ▸<<: *a\n"
+    )
+
+
 def test_aliases_that_multiply_take_no_time(folder) -> None:
     levels = "".join(f"- &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40))
     messages = folder.problems(f"backends:\n- &a0 [x]\n{levels}auth: {{method: trust}}\n")
