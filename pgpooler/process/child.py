@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -56,12 +57,14 @@ class WorkerProcess:
             try:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
+                    "-P",
                     "-m",
                     module,
                     "--control-fd",
                     str(its.fileno()),
                     "--listen-fds",
                     ",".join(str(descriptor) for descriptor in descriptors),
+                    env=_environment(),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(its.fileno(), *descriptors),
                     start_new_session=True,
@@ -135,6 +138,11 @@ class WorkerProcess:
         """Read until the channel ends.  Log records and answers are taken before they get here; nothing else is due."""
         async for request in self.channel:
             logger.warning("worker %d sent an unexpected %s", self.pid, type(request.message).__name__)
+
+
+def _environment() -> dict[str, str]:
+    """The worker imports from where the supervisor does; -P keeps it from trying the current folder first."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
 
 
 def describe_exit(status: int) -> str:

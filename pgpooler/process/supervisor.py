@@ -213,7 +213,7 @@ class Supervisor:
                 logger.warning("draining did not end: %s", str(error) or "the worker does not answer")
                 self.ending = Ending.FAST
             else:
-                logger.info("drained; %d clients had to be disconnected", drained.closed)
+                logger.info("drained; %s had to be disconnected", _count(drained.closed, "client"))
                 return
         await worker.stop(immediately=self.ending is Ending.AT_ONCE)
 

@@ -99,7 +99,7 @@ def test_after_the_drain_timeout_clients_are_told_and_disconnected(
     with pytest.raises(psycopg.errors.AdminShutdown):
         client.execute("SELECT 1")
     client.close()
-    assert "1 clients had to be disconnected" in pgpooler.log_text()
+    assert "1 client had to be disconnected" in pgpooler.log_text()
 
 
 def test_a_second_sigterm_does_not_wait_any_longer(pooler: PoolerFactory, postgres: PostgresServer) -> None:

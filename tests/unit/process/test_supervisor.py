@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -45,7 +46,8 @@ class Service:
     def start(self, script: str = "", **environment: str) -> subprocess.Popen[str]:
         path = os.pathsep.join([str(ROOT), str(HERE)])
         self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(self.configuration)],
+            [sys.executable, "-P", "-c", RUN, str(self.configuration)],
+            cwd=self.folder,
             env={**os.environ, "PYTHONPATH": path, "PGPOOLER_TEST_SCRIPT": script, **environment},
             stderr=subprocess.PIPE,
             text=True,
@@ -123,6 +125,11 @@ def test_the_log_file_has_the_records_of_the_worker(service: Service) -> None:
     assert "[INFO] got Start\n" in service.text()
     assert "[INFO] got Drain\n" in service.text()
     assert "2 clients had to be disconnected" in service.text()
+
+
+def test_a_module_in_the_current_folder_is_not_run_by_the_worker(service: Service) -> None:
+    (service.folder / "argparse.py").write_text("raise SystemExit('imported from the current folder')\n")
+    service.serving()
 
 
 def test_a_worker_that_cannot_serve_ends_the_start_with_its_reason(service: Service) -> None:
@@ -280,6 +287,26 @@ def test_each_signal_ends_it_with_status_0_and_without_leftovers(service: Servic
     assert not service.unix_socket.exists()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", service.port))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_comes_the_moment_it_listens_is_not_fatal_and_not_lost(
+    service: Service, number: signal.Signals
+) -> None:
+    service.start()
+
+    def listens() -> bool:
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", service.port)).close()
+            return True
+        return False
+
+    wait_until(listens, lambda: "it does not listen")
+    service.signal(number)
+    if number is signal.SIGHUP:
+        service.wait_for_log("the configuration is reloaded")
+        service.signal(signal.SIGTERM)
+    assert service.end()[0] == 0
 
 
 def test_a_second_sigterm_stops_fast(service: Service) -> None:
