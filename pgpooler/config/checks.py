@@ -62,12 +62,12 @@ def _check_logging(root: Read, sources: Sources) -> None:
     if "destination" not in logging.places and file:
         logging.values["destination"] = LogDestination.FILE
     if logging.values.get("destination") is LogDestination.FILE:
-        if not file and "file" not in logging.places:
+        if "file" not in logging.places:
             place = logging.places["destination"]
             sources.error(place, "'destination: file' needs the section 'file' with a 'path' or a 'directory'")
         elif file and not {"path", "directory"} & file.places.keys():
             sources.error(file.place, "the section 'file' needs a 'path' or a 'directory'")
-    elif "file" in logging.places and "destination" in logging.values:
+    elif "file" in logging.places:
         sources.warn(logging.places["file"], "the section 'file' has no effect: the destination is stderr")
     if file and "path" in file.places:
         for name in ("directory", "filename"):

@@ -13,6 +13,9 @@ BACKEND = "backends: [{name: primary, host: pg1}]\n"
 REST = BACKEND + "auth: {method: trust}\n"
 
 
+VERIFIER = f"SCRAM-SHA-256$4096:{'A' * 22}==${'A' * 43}=:{'A' * 43}="
+
+
 def rules(text: str) -> str:
     return f"{REST}routing:\n  rules:\n{text}"
 
@@ -79,6 +82,7 @@ routing:
         ("listen: ▸[]", "expected the keys of 'listen'"),
         ("listen: ▸x", "expected the keys of 'listen'"),
         ("logging: {destination: ▸file}", "needs the section 'file'"),
+        ("logging: {destination: file, file: ▸x.log}", "expected the keys of 'file'"),
         ("logging: {destination: ▸syslog}", "expected one of file, stderr"),
         ("logging: {file: ▸{append: yes}}", "'path' or a 'directory'"),
         ("logging: {file: {directory: x, filename: ▸a/b.log}}", "must not hold a slash"),
@@ -109,6 +113,7 @@ def test_a_value_out_of_bounds_is_refused_at_its_place(folder, text: str, messag
         ("[{name: a, host: pg1, port: ▸70000}]", "from 1 to 65535"),
         ("[{name: a, host: pg1, password: ▸x}]", "no effect without 'user'"),
         ("[{name: a, host: pg1, user: u, password: ▸SCRAM-SHA-256$x}]", "bad secret"),
+        (f"[{{name: a, host: pg1, user: u, password: ▸'{VERIFIER}'}}]", "the password itself is needed"),
         ("[{name: a, host: pg1, ▸tls: {mode: prefer}}]", "not in this version"),
         ("[▸x]", "expected the keys of an entry of 'backends'"),
     ],
@@ -209,8 +214,11 @@ backends:
 def test_a_rule_that_can_never_match_is_a_warning_with_both_places(folder, text: str) -> None:
     indented = "".join(f"    {line}\n" for line in text.split("\n"))
     (message,) = folder.warnings(rules(indented))
-    assert "can never match" in message
+    number = len(text.split("\n"))
+    assert f"rule {number} can never match: rule 1 (" in message
     assert "pgpooler.yaml:5:7" in message
+    if number > 2:
+        assert "and rule 2 (" in message
 
 
 @pytest.mark.parametrize(
