@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import logging
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from pgpooler.process import control, logs
 
 LOOK_INTERVAL = 0.05  # seconds between two looks at whether everybody has gone
 FAREWELL = 3.0  # seconds in which the last words to clients may go out
+SUPERVISORS_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+"""Signals that whole groups of processes get: the supervisor decides, and tells the worker over the channel."""
 
 logger = logging.getLogger("pgpooler.worker")
 
@@ -68,7 +71,7 @@ class DataPlane:
         self.close_listeners()
         closed = self.service.close_clients(self.relay.clock())
         over = self.relay.clock() + FAREWELL
-        while any(port.finishing for port in self.relay.ports) and self.relay.clock() < over:
+        while any(port.queue for port in self.relay.ports) and self.relay.clock() < over:
             self.relay.rearm()
             await asyncio.sleep(LOOK_INTERVAL)
         await self.close()
@@ -190,6 +193,9 @@ async def serve(control_descriptor: int, listen_descriptors: Sequence[int]) -> N
     logging.getLogger().addHandler(handler)
     try:
         await Worker(channel, [socket.socket(fileno=descriptor) for descriptor in listen_descriptors]).run()
+    except Exception:
+        logger.exception("the worker ends because of an error of its own")
+        raise
     finally:
         logging.getLogger().removeHandler(handler)
         await channel.close()
@@ -201,6 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--control-fd", type=int, required=True, help="socket to the supervisor")
     parser.add_argument("--listen-fds", required=True, help="listening sockets, separated by commas")
     options = parser.parse_args(arguments)
+    for number in SUPERVISORS_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     allow_many_files()
     descriptors = [int(number) for number in options.listen_fds.split(",") if number]
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
