@@ -159,6 +159,9 @@ class ContainerServer(PostgresServer):
     def shut_down(self, mode: str = "fast") -> None:
         """Stop the server but keep its files and port (`smart`, `fast` or `immediate`, as for pg_ctl)."""
         container = self._container.get_wrapped_container()
+        container.reload()
+        if container.status != "running":
+            return
         container.kill(signal=STOP_SIGNALS[mode])
         container.wait()
 

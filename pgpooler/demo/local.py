@@ -31,8 +31,17 @@ DEFAULT_SETTINGS: Mapping[str, str] = {
 INITIALISE = ("-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions")
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 ATTEMPTS = 5
+SOCKET_PATH_LIMIT = 103
+"""Bytes that the path of a unix socket may have on every system (Linux: 107)."""
 LOG_TAIL = 2_000
 """Characters of the server's log that an error message quotes."""
+
+
+def _make_directory() -> Path:
+    """A new directory for a server; in /tmp if the usual place is too deep for a unix socket."""
+    deepest = Path(tempfile.gettempdir(), "pgpooler-postgres-12345678", ".s.PGSQL.12345")
+    parent = "/tmp" if len(os.fsencode(deepest)) > SOCKET_PATH_LIMIT else None  # noqa: S108
+    return Path(tempfile.mkdtemp(prefix="pgpooler-postgres-", dir=parent))
 
 
 class LocalServer(PostgresServer):
@@ -61,7 +70,7 @@ class LocalServer(PostgresServer):
         self.provider = provider
         self._identity = privileges.choose()
         self._reservation: ports.PortReservation | None = None
-        self._directory = Path(tempfile.mkdtemp(prefix="pgpooler-postgres-"))
+        self._directory = _make_directory()
         self._keeper = self._start_keeper()
         try:
             # Entered by the user PostgreSQL runs as, and by clients of the unix socket.

@@ -14,6 +14,8 @@ LOWEST = 20_000
 HIGHEST = 32_767
 """Ports above this belong to the client sockets of the kernel (Linux: net.ipv4.ip_local_port_range)."""
 ATTEMPTS = 200
+SSL_REQUEST = (8).to_bytes(4) + (80877103).to_bytes(4)
+ANSWER_TIMEOUT = 5.0
 
 
 class PortReservation:
@@ -47,6 +49,17 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
     return True
+
+
+def is_answered(host: str, port: int) -> bool:
+    """Whether something that speaks PostgreSQL's protocol serves the port; that a port listens says less.
+
+    Any answer to an SSLRequest will do (manual: protocol-message-formats).
+    """
+    with contextlib.suppress(OSError), socket.create_connection((host, port), ANSWER_TIMEOUT) as connection:
+        connection.sendall(SSL_REQUEST)
+        return connection.recv(1) != b""
+    return False
 
 
 def reserve() -> PortReservation:

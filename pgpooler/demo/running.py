@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -110,17 +109,12 @@ class Demonstration(contextlib.ExitStack):
             )
         self.callback(self._stop_pooler)
         deadline = time.monotonic() + START_TIMEOUT
-        while not self._is_listening():
+        while not ports.is_answered(HOST, self.port):
             if self.process.poll() is not None:
                 self._report_end()
             if time.monotonic() > deadline:
-                raise DemonstrationFailed(f"PgPooler does not listen on port {self.port}; its log:\n{self._log_tail()}")
+                raise DemonstrationFailed(f"PgPooler does not answer on port {self.port}; its log:\n{self._log_tail()}")
             time.sleep(POLL_INTERVAL)
-
-    def _is_listening(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), timeout=5):
-            return True
-        return False
 
     def _report_end(self) -> None:
         raise DemonstrationFailed(f"PgPooler ended with status {self.process.returncode}; its log:\n{self._log_tail()}")

@@ -30,10 +30,10 @@ PORT_PLACEHOLDER = "@PORT@"
 
 
 class PoolerFailed(Exception):
-    """PgPooler ended instead of listening; `code` is its exit status, `output` what it wrote."""
+    """PgPooler ended instead of serving; `code` is its exit status, `output` what it wrote."""
 
     def __init__(self, code: int | None, output: str) -> None:
-        super().__init__(f"pgpooler run ended with {code} instead of listening:\n{output}")
+        super().__init__(f"pgpooler run ended with {code} instead of serving:\n{output}")
         self.code = code
         self.output = output
 
@@ -101,7 +101,7 @@ class Pooler:
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_TIMEOUT
-        while not self.is_listening():
+        while not ports.is_answered(self.host, self.port):
             code = self.process.poll()
             if code is not None:
                 raise PoolerFailed(code, self.log_text())
@@ -222,7 +222,7 @@ class PoolerFactory:
     ) -> Pooler:
         """Start `pgpooler run` with this configuration (text, or values to be written as YAML) and wait for its port.
 
-        `files` are written beside it.  Raises PoolerFailed if it ends instead of listening.
+        `files` are written beside it.  Raises PoolerFailed if it ends instead of serving.
         """
         directory = self._directory / f"pgpooler-{len(self._started)}"
         directory.mkdir()

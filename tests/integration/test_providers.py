@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -127,6 +128,17 @@ def test_a_local_server_also_listens_on_a_unix_socket(provider: Provider) -> Non
         ) as connection,
     ):
         assert connection.execute("SELECT inet_client_addr()").fetchone() == (None,)
+
+
+@each_local_provider
+def test_a_deep_temporary_folder_is_no_hindrance(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("deep" * 30)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with provider.start() as server:
+        assert server.execute("SELECT 1") == [(1,)]
 
 
 @each_local_provider
