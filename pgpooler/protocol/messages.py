@@ -23,7 +23,10 @@ def decode_text(raw: bytes) -> str:
 
 def encode_text(text: str) -> bytes:
     """Encode text for the wire.  Raises ProtocolViolation for a zero character, which would end it early."""
-    raw = text.encode("utf-8", "surrogateescape")
+    return _without_zero(text.encode("utf-8", "surrogateescape"))
+
+
+def _without_zero(raw: bytes) -> bytes:
     if b"\0" in raw:
         raise ProtocolViolation("a zero byte cannot be part of a text on the wire")
     return raw
@@ -49,7 +52,7 @@ def authentication(request: int, payload: bytes = b"") -> bytes:
 
 def sasl_mechanisms(names: Sequence[str]) -> bytes:
     """Payload of AuthenticationSASL: names, each ended by a zero, and a final zero."""
-    return b"".join(name.encode("ascii") + b"\0" for name in names) + b"\0"
+    return b"".join(encode_text(name) + b"\0" for name in names) + b"\0"
 
 
 def backend_key_data(process_id: int, cancel_key: bytes) -> bytes:
@@ -89,10 +92,16 @@ def _fields(error: PeerError) -> bytes:
         fields.append(("D", error.detail))
     if error.hint:
         fields.append(("H", error.hint))
-    text = b"".join(
-        code.encode() + value.encode("utf-8", "replace").replace(b"\0", b"") + b"\0" for code, value in fields
-    )
-    return text + b"\0"
+    return b"".join(code.encode() + _harmless(value) + b"\0" for code, value in fields) + b"\0"
+
+
+def _harmless(text: str) -> bytes:
+    """Encode any text at all: to report an error must not fail."""
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raw = text.encode("utf-8", "replace")
+    return raw.replace(b"\0", b"")
 
 
 # -- written towards a server ------------------------------------------------------------------------------------------
@@ -114,13 +123,13 @@ def cancel_request(process_id: int, cancel_key: bytes) -> bytes:
 
 
 def password_message(secret: bytes) -> bytes:
-    """PasswordMessage: cleartext or MD5 answer, ended by a zero."""
-    return message(codes.PASSWORD, secret + b"\0")
+    """PasswordMessage: cleartext or MD5 answer, ended by a zero.  Raises ProtocolViolation for a zero inside."""
+    return message(codes.PASSWORD, _without_zero(secret) + b"\0")
 
 
 def sasl_initial_response(mechanism: str, data: bytes) -> bytes:
     """SASLInitialResponse: the chosen mechanism and its first data."""
-    return message(codes.PASSWORD, mechanism.encode("ascii") + b"\0" + INT32.pack(len(data)) + data)
+    return message(codes.PASSWORD, encode_text(mechanism) + b"\0" + INT32.pack(len(data)) + data)
 
 
 def sasl_response(data: bytes) -> bytes:

@@ -83,7 +83,9 @@ def requests(draw: st.DrawFn, token: str) -> bytes:
     if style == "copy":
         text = f"copyin {token}"
         asking = draw(st.sampled_from((query(text), extended(text), extended(text, sync=False))))
-        data = draw(st.lists(st.sampled_from((copy_data(token), copy_data(token) * 3, frame("d", b"bad"), FLUSH, SYNC))))
+        data = draw(
+            st.lists(st.sampled_from((copy_data(token), copy_data(token) * 3, frame("d", b"bad"), FLUSH, SYNC)))
+        )
         end = draw(st.sampled_from((COPY_DONE, COPY_DONE + SYNC, COPY_FAIL, COPY_FAIL + SYNC, b"")))
         return asking + b"".join(data) + end
     return draw(st.sampled_from(OTHERS))
