@@ -78,11 +78,13 @@ class Pooler:
     def write(self, configuration: str | Mapping[str, Any]) -> None:
         """Replace the main configuration file; it listens on this PgPooler's port unless it says otherwise.
 
-        In a text, @PORT@ stands for the port.
+        In a text, @PORT@ stands for the port; one that begins with `<` is the XML form.
         """
         if isinstance(configuration, str):
             text = configuration.replace(PORT_PLACEHOLDER, str(self.port))
-            if not any(line.startswith("listen:") for line in text.splitlines()):
+            is_xml = text.startswith("<")
+            self.configuration_path = self.configuration_path.with_suffix(".xml" if is_xml else ".yaml")
+            if not is_xml and not any(line.startswith("listen:") for line in text.splitlines()):
                 text = text.rstrip("\n") + f"\nlisten: {{host: {self.host}, port: {self.port}}}\n"
         else:
             listen = {"host": self.host, "port": self.port, **configuration.get("listen", {})}
