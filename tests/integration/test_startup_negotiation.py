@@ -27,6 +27,7 @@ from tests.integration.wire import (
     error_fields,
     query,
     startup,
+    typed,
 )
 
 NEWEST = 18
@@ -229,10 +230,6 @@ def answers_to_proof(address: Address, message: bytes) -> list[tuple[str, str]]:
         wire.send_if_possible(message)
         errors = [error_fields(error) for error in wire.rest()]
         return [(error["V"], error["C"]) for error in errors]
-
-
-def typed(kind: int, body: bytes = b"", *, length: int | None = None) -> bytes:
-    return struct.pack("!BI", kind, 4 + len(body) if length is None else length) + body
 
 
 PASSWORD = ord("p")

@@ -46,6 +46,11 @@ def cancel_request(process_id: int, key: bytes) -> bytes:
     return struct.pack("!iii", 12 + len(key), 80877102, process_id) + key
 
 
+def typed(kind: int, body: bytes = b"", *, length: int | None = None) -> bytes:
+    """A message with any type, body and length word."""
+    return struct.pack("!BI", kind, 4 + len(body) if length is None else length) + body
+
+
 def query(text: str) -> bytes:
     return encode(frontend("Query", query=text.encode()))
 
