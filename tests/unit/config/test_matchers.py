@@ -103,6 +103,10 @@ def test_a_pattern_that_means_nothing_is_refused(text: str, message: str) -> Non
         parse_pattern(text)
 
 
+def test_an_expression_that_python_wonders_about_is_taken_as_it_is() -> None:
+    assert pattern_function(parse_pattern("~ [[a]"))("[")
+
+
 @given(st.text())
 def test_any_text_is_a_pattern_or_refused(text: str) -> None:
     with suppress(ValueError):
