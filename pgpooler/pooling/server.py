@@ -123,33 +123,24 @@ class ServerSession(Session):
 
     def _log_in(self, login: ServerLogin, now: float) -> None:
         framer = self.framer
-        while framer.run(EVERYTHING) and framer.take(TAKEN_LIMIT):
+        while not login.done and framer.run(EVERYTHING) and framer.take(TAKEN_LIMIT):
             kind, body = framer.type, framer.body()
             framer.drop()
             answer = login.receive(kind, body)
             if isinstance(answer, Derivation):
-                self._derive(answer, now)
+                self.service.derive(answer, self._derived, now)
             elif answer:
                 self.port.write_all(answer)
-            if login.done:
-                self._logged_in(login, now)
-                return
+        if login.done:
+            self._logged_in(login, now)
 
-    def _derive(self, derivation: Derivation, now: float) -> None:
-        keys = self.service.scram_keys.get(derivation)
-        if keys is not None:
-            self._derived(derivation, keys, now)
-        else:
-            self.service.effects.compute(derivation.run, lambda result, now: self._derived(derivation, result, now))
-
-    def _derived(self, derivation: Derivation, result: object, now: float) -> None:
+    def _derived(self, result: object, now: float) -> None:
         if self.state != LOGIN or self.login is None:
             return
-        if not isinstance(result, ScramKeys):
+        if isinstance(result, ScramKeys):
+            self.port.write_all(self.login.derived(result))
+        else:
             self._fail(ServerUnavailable("the SCRAM keys could not be computed", detail=str(result)), now)
-            return
-        self.service.remember_keys(derivation, result)
-        self.port.write_all(self.login.derived(result))
 
     def _logged_in(self, login: ServerLogin, now: float) -> None:
         self.login = None

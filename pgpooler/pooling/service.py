@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pgpooler.config.model import Configuration, PoolMode
@@ -142,11 +143,21 @@ class Service:
             f"backend={key.backend} ({backend.host}:{backend.port}) process={server.process_id} reason={reason}",
         )
 
-    def remember_keys(self, derivation: Derivation, keys: ScramKeys) -> None:
-        """Keep keys that took a millisecond to compute."""
-        self.scram_keys[derivation] = keys
-        if len(self.scram_keys) > REMEMBERED_KEYS:
-            self.scram_keys.popitem(last=False)
+    def derive(self, derivation: Derivation, done: Callable[[object, float], None], now: float) -> None:
+        """Compute SCRAM keys elsewhere, or take those computed before; `done` gets them, or what went wrong."""
+        known = self.scram_keys.get(derivation)
+        if known is not None:
+            done(known, now)
+            return
+
+        def computed(result: object, now: float) -> None:
+            if isinstance(result, ScramKeys):
+                self.scram_keys[derivation] = result
+                if len(self.scram_keys) > REMEMBERED_KEYS:
+                    self.scram_keys.popitem(last=False)
+            done(result, now)
+
+        self.effects.compute(derivation.run, computed)
 
     # -- the operator --------------------------------------------------------------------------------------------------
 
