@@ -1,8 +1,6 @@
 # Types for framer.py when Cython compiles it.  Lengths are Py_ssize_t: four hostile bytes must not turn negative.
 cimport cython
 
-cdef bytearray EMPTY
-
 
 cdef class Framer:
     cdef public bytearray buffer
