@@ -8,12 +8,14 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from tests.integration.wire import Address
 
 ABORT = struct.pack("ii", 1, 0)
-READ_WAIT = 0.05
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+NLM_F_REQUEST = 1
+READ_WAIT = 0.02
 """Seconds to wait for a peer to read one byte; it may have good reasons not to."""
 
 
@@ -26,20 +28,27 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
+def unread(connection: socket.socket, netlink: socket.socket) -> int:
+    """How many bytes sent on this connection its peer, on this machine, has not read yet (man 7 sock_diag)."""
+    here, there = connection.getsockname(), connection.getpeername()
+    addresses = socket.inet_aton(there[0]).ljust(16, b"\0") + socket.inet_aton(here[0]).ljust(16, b"\0")
+    ports = struct.pack("!HH", there[1], here[1])
+    any_cookie = b"\xff" * 8
+    identity = ports + addresses + bytes(4) + any_cookie
+    any_state = 0xFFFFFFFF
+    request = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, any_state) + identity
+    netlink.send(struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 0, 0) + request)
+    answer = netlink.recv(4096)
+    (kind,) = struct.unpack_from("=H", answer, 4)
+    return int(struct.unpack_from("=I", answer, 72)[0]) if kind == SOCK_DIAG_BY_FAMILY else 0
+
+
 def wait_until_read(connection: socket.socket) -> None:
     """Wait, but not for long, until the peer (on this machine) has read everything that was sent to it."""
-    here, there = connection.getsockname()[1], connection.getpeername()[1]
-    wanted = f":{there:04X}", f":{here:04X}"
     deadline = time.monotonic() + READ_WAIT
-    while time.monotonic() < deadline:
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            columns = line.split()
-            if columns[1].endswith(wanted[0]) and columns[2].endswith(wanted[1]):
-                if columns[4].endswith(":00000000"):
-                    return
-                break
-        else:
-            return
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as netlink:
+        while unread(connection, netlink) and time.monotonic() < deadline:
+            time.sleep(0)
 
 
 class Listening:
