@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -125,6 +125,22 @@ def run(client: Client) -> Iterator[Check]:
     yield from routing(client)
     for proof in PROOFS.values():
         yield from proof(client)
+
+
+def table(results: Sequence[Check]) -> str:
+    """The results as columns that line up, and their sum."""
+    rows = [("", "CHECK", "CLIENT (USER / DATABASE)", "EXPECTED", "GOT")]
+    for check in results:
+        rows.append(("ok" if check.passed else "FAIL", check.subject, check.client, check.expected, check.got))
+    passed = sum(check.passed for check in results)
+    return f"{aligned(rows)}\n\n{passed} of {len(results)} checks passed"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as columns that line up."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _kept(client: Client) -> str:

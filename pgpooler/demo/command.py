@@ -9,12 +9,10 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Sequence
 from types import FrameType
 
 from pgpooler import __version__
 from pgpooler.demo import checks, containers, scenario, tools
-from pgpooler.demo.checks import Check
 from pgpooler.demo.running import HOST, Demonstration
 from pgpooler.errors import PgPoolerError
 
@@ -87,25 +85,8 @@ def _check(demonstration: Demonstration, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"passed": passed, **_facts(demonstration), "checks": [check.values() for check in results]}))
     else:
-        print(table(results))
-        failed = sum(not check.passed for check in results)
-        print(f"\n{len(results) - failed} of {len(results)} checks passed")
+        print(checks.table(results))
     return EXIT_OK if passed else EXIT_FAILED
-
-
-def table(results: Iterable[Check]) -> str:
-    """The results as columns that line up."""
-    rows = [("", "CHECK", "CLIENT (USER / DATABASE)", "EXPECTED", "GOT")]
-    for check in results:
-        rows.append(("ok" if check.passed else "FAIL", check.subject, check.client, check.expected, check.got))
-    return aligned(rows)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as columns that line up."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _facts(demonstration: Demonstration) -> dict[str, object]:
@@ -157,10 +138,10 @@ def _introduce(demonstration: Demonstration, *, as_json: bool) -> None:
     print(
         f"""
 PgPooler {__version__} listens on {HOST}:{demonstration.port}, in front of two PostgreSQL servers:
-{aligned(rows)}
+{checks.aligned(rows)}
 
 Connect, for example:
-{aligned(commands)}
+{checks.aligned(commands)}
 
 See why a client goes where it goes:
   {sys.executable} -m pgpooler route --config {configuration} --user postgres --database app

@@ -25,6 +25,8 @@ DATABASES: Mapping[str, tuple[str, ...]] = {
     PRIMARY: ("postgres", "main", "app", "default_test"),
     REPLICA: ("postgres", "reporting", "analytics_test", "dwh_test", "misc"),
 }
+"""The first of each is there anyway; the others are made."""
+
 READABLE = ("reporting", "misc")
 """The databases of the replica whose marker table the reader may read."""
 
@@ -105,7 +107,7 @@ def _create(server: PostgresServer, name: str) -> None:
             "UNION ALL SELECT 'role ' || rolname, coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_roles"
         )
     }
-    wanted = [database for database in DATABASES[name] if database != "postgres"]
+    wanted = DATABASES[name][1:]
     for object_name in (*wanted, f"role {READER}"):
         if present.get(object_name, MARK) != MARK:
             raise PostgresUnavailable(
@@ -113,15 +115,34 @@ def _create(server: PostgresServer, name: str) -> None:
             )
     for database in wanted:
         if database not in present:
-            server.execute(f"CREATE DATABASE {database}", f"COMMENT ON DATABASE {database} IS '{MARK}'")
+            server.execute(*_database(database))
     if name == REPLICA and f"role {READER}" not in present:
-        server.execute(
-            f"CREATE ROLE {READER} LOGIN PASSWORD '{READER_PASSWORD}'",
-            f"COMMENT ON ROLE {READER} IS '{MARK}'",
-            f"GRANT CONNECT ON DATABASE postgres TO {READER}",
-        )
+        server.execute(*_reader())
     for database in DATABASES[name]:
         server.execute(*_marker_table(database, name), database=database)
+
+
+def script(name: str) -> str:
+    """The same for a server that has nothing yet, as a script for psql."""
+    statements = [statement for database in DATABASES[name][1:] for statement in _database(database)]
+    if name == REPLICA:
+        statements += _reader()
+    lines = [statement + ";" for statement in statements]
+    for database in DATABASES[name]:
+        lines += [f"\\connect {database}", *(statement + ";" for statement in _marker_table(database, name))]
+    return "\n".join(lines) + "\n"
+
+
+def _database(database: str) -> list[str]:
+    return [f"CREATE DATABASE {database}", f"COMMENT ON DATABASE {database} IS '{MARK}'"]
+
+
+def _reader() -> list[str]:
+    return [
+        f"CREATE ROLE {READER} LOGIN PASSWORD '{READER_PASSWORD}'",
+        f"COMMENT ON ROLE {READER} IS '{MARK}'",
+        f"GRANT CONNECT ON DATABASE postgres TO {READER}",
+    ]
 
 
 def _marker_table(database: str, name: str) -> list[str]:
@@ -142,9 +163,8 @@ def _marker_table(database: str, name: str) -> list[str]:
 
 def _drop(server: PostgresServer, name: str) -> None:
     """Take away what `_create` made on a server that is not ours."""
-    for database in DATABASES[name]:
-        if database != "postgres":
-            server.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+    for database in DATABASES[name][1:]:
+        server.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
     server.execute("DROP TABLE IF EXISTS backend_id")
     if name == REPLICA:
         server.execute(f"DROP OWNED BY {READER}", f"DROP ROLE {READER}")

@@ -71,7 +71,6 @@ class Pooler:
                 self._start_once()
                 return
             except PoolerFailed:
-                self._reservation.release()
                 if ports.is_free(self.port) or attempt == ATTEMPTS:
                     raise
 
@@ -102,14 +101,18 @@ class Pooler:
                 # Ctrl-C at the terminal reaches pytest, which stops PgPooler in its own order.
                 start_new_session=True,
             )
+        try:
+            self._wait_until_it_serves()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait_until_it_serves(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
         while not ports.is_answered(self.host, self.port):
             code = self.process.poll()
-            if code is not None:
+            if code is not None or time.monotonic() > deadline:
                 raise PoolerFailed(code, self.log_text())
-            if time.monotonic() > deadline:
-                self.kill()
-                raise PoolerFailed(None, self.log_text())
             time.sleep(POLL_INTERVAL)
 
     def is_listening(self) -> bool:
