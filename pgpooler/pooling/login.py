@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
 
 EVERYTHING = bytes([1]) * 256
-OPTION = re.compile(r"(?:-c\s*|--)([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
+OPTION = re.compile(r"(-c|--)([^=]+)(?:=(.*))?", re.DOTALL)
 
 
 class ClientLogin:
@@ -203,7 +203,10 @@ def parse_options(options: str) -> list[tuple[str, str]]:
                 sqlstate="42601",
                 hint="PgPooler sets what is written as -c name=value or --name=value.",
             )
-        settings.append((match[1].replace("-", "_") if word.startswith("--") else match[1], match[2]))
+        switch, name, value = match.groups()
+        if value is None:
+            raise PeerError(f"{switch}{' ' if switch == '-c' else ''}{name} requires a value", sqlstate="42601")
+        settings.append((name.replace("-", "_"), value))
         position += 1
     return settings
 
