@@ -33,6 +33,20 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         values.read_seconds(text, TEN_YEARS)
 
 
+def test_ten_years_are_the_longest_time() -> None:
+    assert values.read_seconds("3650d", TEN_YEARS) == TEN_YEARS
+    with pytest.raises(ValueError, match="at most"):
+        values.read_seconds("315360001", TEN_YEARS)
+
+
+def test_the_path_of_a_unix_socket_may_be_as_long_as_the_system_takes() -> None:
+    values.check_socket_path("/" + "x" * 106)
+    with pytest.raises(ValueError, match="longer than 107 bytes"):
+        values.check_socket_path("/" + "x" * 107)
+    with pytest.raises(ValueError, match="longer than 107 bytes"):
+        values.check_socket_path("/" + "ä" * 54)
+
+
 @given(st.integers(1, 65535))
 def test_a_number_within_bounds_is_read(number: int) -> None:
     assert values.read_integer(str(number), 1, 65535) == number
