@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 from types import FrameType
+from urllib.parse import quote
 
 from pgpooler import __version__
 from pgpooler.demo import checks, containers, scenario, tools
@@ -144,7 +145,7 @@ Connect, for example:
 {checks.aligned(commands)}
 
 See why a client goes where it goes:
-  {sys.executable} -m pgpooler route --config {configuration} --user postgres --database app
+  {sys.executable} -m pgpooler route --config {configuration} --user {shlex.quote(cases[0].user)} --database app
 
 Its configuration is in {demonstration.directory} (reload after a change: kill -HUP {demonstration.process.pid}).
 Its log is {demonstration.log}.
@@ -157,5 +158,6 @@ def _psql_command(demonstration: Demonstration, user: str, database: str) -> str
     """A command line that asks through PgPooler which server answers."""
     # A plain `psql` is shorter to read; the wheel's own serves where there is none.
     program = "psql" if shutil.which("psql") else str(tools.find("psql") or "psql")
-    url = f"postgresql://{user}:{demonstration.users[user]}@{HOST}:{demonstration.port}/{database}"
+    name, password = quote(user, safe=""), quote(demonstration.users[user], safe="")
+    url = f"postgresql://{name}:{password}@{HOST}:{demonstration.port}/{database}"
     return f'{shlex.quote(program)} {shlex.quote(url)} -c "{QUESTION}"'

@@ -34,8 +34,8 @@ Starter = Callable[..., PostgresServer]
 class Provider:
     """One source of PostgreSQL servers: its name, where they come from, and if there are none, why.
 
-    `start(password=None, settings=None)` starts a server, or raises PostgresUnavailable if `missing` is not empty or
-    the start fails.  A generated password is used where none is given.
+    `start` starts a server, or raises PostgresUnavailable if `missing` is not empty or the start fails.  A generated
+    password is used where none is given.
     """
 
     name: str
@@ -48,11 +48,17 @@ class Provider:
         """Whether `start` can be expected to work."""
         return self.starter is not None
 
-    def start(self, *, password: str | None = None, settings: Mapping[str, str] | None = None) -> PostgresServer:
-        """Start a server (for a URL: connect to it, in which case password and settings are those it has)."""
+    def start(
+        self,
+        *,
+        superuser: str = "postgres",
+        password: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> PostgresServer:
+        """Start a server (for a URL: connect to it, in which case superuser, password and settings are its own)."""
         if self.starter is None:
             raise PostgresUnavailable(f"no PostgreSQL server from {self.name}: {self.missing}")
-        return self.starter(password=password, settings=settings)
+        return self.starter(superuser=superuser, password=password, settings=settings)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.place})" if self.is_available else f"{self.name} (missing: {self.missing})"
@@ -94,10 +100,7 @@ def _external(url: str) -> Provider:
     """The server of a URL; its password is not part of what is shown."""
     shown = re.sub(r"//[^@/]*@", "//", url)
 
-    def connect(*, password: str | None = None, settings: Mapping[str, str] | None = None) -> PostgresServer:
-        return ExternalServer.from_url(url)
-
-    return Provider(URL, place=shown, starter=connect)
+    return Provider(URL, place=shown, starter=lambda **wishes: ExternalServer.from_url(url))
 
 
 def _embedded() -> Provider:

@@ -172,16 +172,12 @@ def _drop(server: PostgresServer, name: str) -> None:
 
 def users(primary: PostgresServer, replica: PostgresServer) -> dict[str, str]:
     """The users that PgPooler lets in, with their passwords; they log in to the servers with the same."""
-    if primary.superuser == replica.superuser and primary.password != replica.password:
+    if (primary.superuser, primary.password) != (replica.superuser, replica.password):
         raise PostgresUnavailable(
-            f"the superuser {primary.superuser} has different passwords on {primary} and {replica}: "
-            "PgPooler needs one password for one user"
+            f"{primary} (user {primary.superuser}) and {replica} (user {replica.superuser}) must let in the same "
+            "superuser with the same password: PgPooler logs in as the client that it serves"
         )
-    return {
-        primary.superuser: primary.password,
-        replica.superuser: replica.password,
-        READER: READER_PASSWORD,
-    }
+    return {primary.superuser: primary.password, READER: READER_PASSWORD}
 
 
 def configuration_files(primary: PostgresServer, replica: PostgresServer, *, host: str, port: int) -> dict[str, str]:

@@ -19,6 +19,7 @@ import psycopg
 import yaml
 
 from pgpooler.demo import ports, tools
+from tests.integration import servers
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
@@ -178,18 +179,25 @@ class Pooler:
     # Connecting to it
 
     def url(
-        self, database: str = "postgres", user: str = "postgres", password: str | None = "postgres", **parameters: str
+        self, database: str = "postgres", user: str | None = None, password: str | None = None, **parameters: str
     ) -> str:
-        """A connection URI to it; keyword arguments become further connection parameters."""
+        """A connection URI to it; keyword arguments become further connection parameters.
+
+        Without a user it is the superuser's, here and below; without a password a user's URI has none.
+        """
+        if user is None:
+            user, password = servers.superuser()
         secret = "" if password is None else ":" + quote(password, safe="")
         query = "?" + urlencode(parameters, quote_via=quote) if parameters else ""
         address = f"{self.host}:{self.port}"
         return f"postgresql://{quote(user, safe='')}{secret}@{address}/{quote(database, safe='')}{query}"
 
     def connect(
-        self, database: str = "postgres", user: str = "postgres", password: str = "postgres", **parameters: Any
+        self, database: str = "postgres", user: str | None = None, password: str | None = None, **parameters: Any
     ) -> psycopg.Connection[Any]:
         """A psycopg connection through it, in autocommit unless told otherwise."""
+        if user is None:
+            user, password = servers.superuser()
         return psycopg.connect(
             **{
                 "host": self.host,
@@ -204,7 +212,7 @@ class Pooler:
         )
 
     def psql(
-        self, *arguments: str, database: str = "postgres", user: str = "postgres", password: str = "postgres"
+        self, *arguments: str, database: str = "postgres", user: str | None = None, password: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run psql through it (rows only, unaligned, stopping at the first error)."""
         return tools.run_psql(self.url(database, user, password), *arguments)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from psycopg.conninfo import conninfo_to_dict
 
 from pgpooler.demo import containers, postgres, scenario
 from pgpooler.demo.postgres import PostgresServer, PostgresUnavailable, Provider
@@ -39,6 +40,14 @@ def provider() -> Provider:
 def own_provider() -> Provider:
     """The provider of servers that a test may restart and change: never one that was there before us."""
     return postgres.choose(None if postgres.urls(WANTED) else WANTED, IMAGE)
+
+
+def superuser() -> tuple[str, str]:
+    """Name and password of the superuser of the shared servers."""
+    for address in postgres.urls(WANTED):
+        parameters = conninfo_to_dict(address)
+        return str(parameters.get("user", "postgres")), str(parameters.get("password", ""))
+    return "postgres", scenario.SUPERUSER_PASSWORD
 
 
 def header() -> list[str]:
@@ -93,9 +102,10 @@ def start_two_servers() -> Iterator[TwoServers]:
     sources = [postgres.choose(address) for address in addresses[:2]]
     sources += [own_provider()] * (2 - len(sources))
     with contextlib.ExitStack() as stack:
-        started = [stack.enter_context(source.start(password=scenario.SUPERUSER_PASSWORD)) for source in sources]
-        for server, name in zip(started, (scenario.PRIMARY, scenario.REPLICA), strict=True):
-            stack.enter_context(scenario.prepared(server, name))
+        name, password = superuser()
+        started = [stack.enter_context(source.start(superuser=name, password=password)) for source in sources]
+        for server, role in zip(started, (scenario.PRIMARY, scenario.REPLICA), strict=True):
+            stack.enter_context(scenario.prepared(server, role))
         yield TwoServers(*started)
 
 
