@@ -164,6 +164,26 @@ def test_a_header_may_be_split_at_every_byte(fate: Fate | None, cut: int) -> Non
     assert (session.out, session.seen) == expected(table, split(stream, Sender.FRONTEND)[0])
 
 
+@pytest.mark.parametrize("fate", [None, PASS, DROP, 3])
+def test_a_stream_may_be_cut_at_any_two_places(fate: Fate | None) -> None:
+    query, sync = encode(frontend("Query", query=b"abcd")), encode(frontend("Sync"))
+    stream = query + sync + query
+    table = {} if fate is None else {ord("Q"): fate}
+    for first in range(1, len(stream)):
+        for second in range(first + 1, len(stream)):
+            session = fed(table, [stream[:first], stream[first:second], stream[second:]])
+            assert (session.out, session.seen) == expected(table, [query, sync, query]), (first, second)
+
+
+def test_a_head_is_seen_as_soon_as_its_bytes_are_there() -> None:
+    session = Session({ord("Q"): 3})
+    message = encode(frontend("Query", query=b"abcdef"))
+    session.receive(message[:7])
+    assert session.seen == []
+    session.receive(message[7:8])
+    assert session.seen == [(ord("Q"), b"abc")]
+
+
 @given(near=near_valid(phase=Phase.SESSION), data=st.data())
 def test_nearly_valid_messages_are_cut_as_the_spec_cuts_them_or_refused(near: NearValid, data: st.DataObject) -> None:
     session = Session(dict.fromkeys(ALL_TYPES, DROP))
@@ -225,6 +245,17 @@ def test_a_message_that_announces_more_than_may_be_taken_is_refused_before_it_ar
     assert framer.run(watching(b"p")) == ord("p")
     with pytest.raises(ProtocolViolation, match="invalid message length"):
         framer.take(codes.AUTHENTICATION_LIMIT)
+
+
+def test_a_message_of_exactly_the_length_that_may_be_taken_is_taken() -> None:
+    framer = Framer()
+    buffer = bytearray(b"p\0\0\0\x08body")
+    framer.feed(buffer, 0, len(buffer))
+    assert framer.run(watching(b"p")) == ord("p")
+    assert framer.take(8)
+    assert framer.body() == b"body"
+    with pytest.raises(ProtocolViolation, match="invalid message length"):
+        framer.take(7)
 
 
 def test_unknown_types_can_be_watched() -> None:

@@ -247,6 +247,12 @@ def test_any_body_is_read_as_the_spec_reads_it_or_refused_as_the_spec_refuses_it
         assert reader(body) == expected
 
 
+@pytest.mark.parametrize("size", [0, 3, 257])
+def test_a_cancel_key_of_a_length_that_cannot_be_is_refused(size: int) -> None:
+    with pytest.raises(ProtocolViolation, match="malformed BackendKeyData"):
+        messages.read_backend_key_data(bytes(4 + size))
+
+
 @given(data=st.data())
 def test_authentication_requests_are_read_as_the_spec_wrote_them(data: st.DataObject) -> None:
     formats = [m for m in strategies.formats(B) if m.type == b"R"]

@@ -55,7 +55,10 @@ def test_a_startup_message_is_read_as_the_spec_wrote_it(instance: Instance) -> N
     assert packet.parameters == {text(name): text(value) for name, value in said.items() if not name.startswith(OPTION)}
 
 
-@given(minor=st.integers(0, 65_535), options=st.lists(strategies.texts().map(OPTION.__add__), max_size=3))
+@given(
+    minor=st.integers(0, 4) | st.integers(0, 65_535),
+    options=st.lists(strategies.texts().map(OPTION.__add__), max_size=3),
+)
 def test_a_negotiation_is_sent_if_and_only_if_there_is_something_to_negotiate(minor: int, options: list[bytes]) -> None:
     packet = accepted((b"user", b"u"), *((option, b"on") for option in options), minor=minor)
     agreed = (3 << 16) + min(minor, 2)
