@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -149,4 +150,7 @@ def _unreachable(backend: Backend, reason: str) -> ServerUnavailable:
 
 
 def _words(error: BaseException) -> str:
+    """What went wrong, in the system's words: asyncio puts the address there, which people know already."""
+    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
