@@ -379,7 +379,12 @@ class ServerSession(Session):
         if self.until and now >= self.until:
             if self.state == LOGIN:
                 timeout = self.pool.route.server_connect_timeout
-                self._fail(ServerUnavailable(f"no login within {timeout:g} s (server_connect_timeout)"), now)
+                backend = self.pool.use.backend
+                error = ServerUnavailable(
+                    f"no login within {timeout:g} s (server_connect_timeout)",
+                    detail=f"Backend {backend.name} ({backend.host}:{backend.port}) accepted the connection.",
+                )
+                self._fail(error, now)
             else:
                 self.close("it did not become ready in time", now)
         return self.until
