@@ -170,7 +170,7 @@ def test_a_login_with_scram_and_a_simple_query(recorder: Recorder, postgres: Pos
         "EmptyQueryResponse",
     }
     startup = first(conversation, "StartupMessage")
-    assert (b"user", postgres.superuser.encode()) in startup["parameters"]
+    assert startup["parameters"][0] == (b"user", postgres.superuser.encode())  # type: ignore[index]
     assert startup["minor"] == 0
     assert len(first(conversation, "BackendKeyData")["key"]) == 4  # type: ignore[arg-type]
 

@@ -42,11 +42,14 @@ def conversation(server: PostgresServer, phase: Phase) -> Iterator[socket.socket
 def replies(server: PostgresServer, phase: Phase, data: bytes) -> bytes:
     """What the server answers, up to the end of the connection, to somebody who says this and then no more."""
     received = b""
-    with conversation(server, phase) as stream, contextlib.suppress(ConnectionError):
-        stream.sendall(data)
-        stream.shutdown(socket.SHUT_WR)
-        while chunk := stream.recv(65536):
-            received += chunk
+    with conversation(server, phase) as stream:
+        # A server that does not read on resets the connection, at whatever moment we are in.
+        with contextlib.suppress(OSError):
+            stream.sendall(data)
+            stream.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            while chunk := stream.recv(65536):
+                received += chunk
     return received
 
 
