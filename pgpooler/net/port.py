@@ -18,7 +18,7 @@ LINGER = 2.0  # seconds a peer gets to read our last words before the socket is 
 class SocketPort(Port):
     """One connected, non-blocking socket in the relay's poller."""
 
-    __slots__ = ("batch", "descriptor", "due", "events", "relay", "socket", "until")
+    __slots__ = ("batch", "descriptor", "due", "ending", "events", "relay", "socket", "until")
 
     def __init__(self, relay: Relay, connection: socket.socket, peer: str) -> None:
         super().__init__(peer)
@@ -27,6 +27,7 @@ class SocketPort(Port):
         self.descriptor = connection.fileno()
         self.batch = 0
         self.due = 0.0
+        self.ending = False  # nothing more is to be written
         self.until = 0.0  # when a finishing port is closed whatever the peer does
         self.events = READABLE
         relay.poller.register(self.descriptor, self, READABLE)
@@ -83,13 +84,18 @@ class SocketPort(Port):
         self.until = self.relay.clock() + LINGER
         self.relay.lingering(self)
         self._watch()
+        self.end_writing()
+
+    def end_writing(self) -> None:
+        """Shut our direction down, once the queue is out."""
+        self.ending = True
         if not self.queue:
             self._shut()
 
     def _watch(self, *, queued: bool = False) -> None:
         events = READABLE if self.reading else PAUSED
         if queued or self.queue:
-            events = READABLE | WRITABLE if self.reading else WRITABLE | HANG_UP
+            events = READABLE | WRITABLE if self.reading else WRITABLE | PAUSED
         if events != self.events and not self.closed:
             self.events = events
             self.relay.poller.modify(self.descriptor, events)
@@ -99,7 +105,8 @@ class SocketPort(Port):
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError:
-            self.close()
+            if self.session is None:  # otherwise it hears of the end when it is read
+                self.close()
 
     # -- what the poller calls -----------------------------------------------------------------------------------------
 
@@ -108,7 +115,7 @@ class SocketPort(Port):
         if events & WRITABLE and self.queue:
             if self.flush():
                 self._watch()
-                if self.finishing:
+                if self.ending:
                     self._shut()
                 elif self.session is not None:
                     self.session.drained(now)
@@ -146,7 +153,10 @@ class SocketPort(Port):
         self.relay.report(error, self)
         session = self.session
         if session is not None:
-            session.end("internal error", now)
+            try:
+                session.end("internal error", now)
+            except Exception as another:  # what is broken may not even end well; the poller must go on
+                self.relay.report(another, self)
         self.close()
 
     def tick(self, now: float) -> float:

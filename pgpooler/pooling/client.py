@@ -48,6 +48,7 @@ class ClientSession(Session):
         "counted",
         "framer",
         "last_traffic",
+        "leaving",
         "login",
         "number",
         "pool",
@@ -75,6 +76,7 @@ class ClientSession(Session):
         self.connected_at = now
         self.counted = False  # against max_client_conn
         self.last_traffic = now
+        self.leaving = False  # it said Terminate: once it has got its replies it is done
         port.session = self
 
     def __repr__(self) -> str:
@@ -86,7 +88,7 @@ class ClientSession(Session):
     def receive(self, buffer: bytearray, start: int, stop: int, now: float) -> None:
         """Take what the client sent: for the login, or for the server."""
         self.last_traffic = now
-        if self.state == CANCELING:
+        if self.state == CANCELING or self.leaving:
             return
         self.framer.feed(buffer, start, stop)
         self.proceed(now)
@@ -107,7 +109,7 @@ class ClientSession(Session):
         """Note what is owed for each request and pass everything on in one stretch."""
         framer = self.framer
         server = self.server
-        if server is None:
+        if server is None or self.leaving:
             return
         try:
             while True:
@@ -124,7 +126,14 @@ class ClientSession(Session):
                 framer.passed()
         if kind == codes.TERMINATE:
             self._check(kind)
-            self.close("client disconnected", now)
+            if server.owed.complete:
+                self.leaving = True
+            else:
+                self.depart(now)
+
+    def depart(self, now: float) -> None:
+        """The client said Terminate, and has got the replies to everything that it had asked before."""
+        self.close("client disconnected", now)
 
     def _check(self, kind: int) -> None:
         """Refuse what PostgreSQL refuses by its header alone."""
@@ -185,8 +194,11 @@ class ClientSession(Session):
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def end(self, reason: str, now: float) -> None:
-        """The client is gone without a Terminate."""
-        self.close(f"client disconnected without Terminate ({reason})", now, abrupt=True)
+        """The client closed its side or broke off; what it had running is canceled unless it said Terminate before."""
+        if self.leaving:
+            self.depart(now)
+        else:
+            self.close(f"client disconnected without Terminate ({reason})", now, abrupt=True)
 
     def hang_up(self, now: float) -> None:
         """The client closed its side while nothing is read from it: before it was let in, it wants nothing more."""
@@ -218,7 +230,8 @@ class ClientSession(Session):
         if not timeout:
             return 0.0
         quiet_since = max(self.last_traffic, server.last_traffic)
-        if server.owed.requests or now < quiet_since + timeout:
+        waits_for_client = self.framer.passing > 0 or server.owed.copy_in  # half a Bind holds a server too
+        if (server.owed.requests and not waits_for_client) or now < quiet_since + timeout:
             return max(quiet_since + timeout, now + 0.1)
         message = f"terminating connection due to idle-session timeout ({timeout:g} s, session_idle_timeout)"
         self.refuse(PeerError(message, sqlstate="57P05"), now)
@@ -247,7 +260,7 @@ class ClientSession(Session):
         self.service.deadlines.forget(self)
         if last_words:
             self.port.write_all(last_words)
-        if last_words or self.port.queue:
+        if last_words or self.port.queue or self.leaving:
             self.port.finish()
         else:
             self.port.close()

@@ -58,9 +58,14 @@ class Owed:
         return not self.requests and not self.copy_in and not self.skipping and not self.doubt
 
     @property
-    def wants_sync(self) -> bool:
-        """Extended messages were sent, or are being skipped, without the Sync that ends them."""
-        return self.skipping or (bool(self.requests) and self.requests[-1] == BATCH)
+    def open_batch(self) -> bool:
+        """Extended messages were sent without the Sync that ends them; a Sync now would commit what they did."""
+        return next((kind for kind in reversed(self.requests) if kind != END_OF_COPY), 0) == BATCH
+
+    @property
+    def complete(self) -> bool:
+        """Something is owed, and everything that was asked will be answered without a further word."""
+        return bool(self.requests) and not (self.open_batch or self.copy_in or self.skipping or self.doubt)
 
     def sent(self, kind: int) -> None:
         """Note a request of this type, at its first forwarded byte."""
@@ -117,7 +122,8 @@ class Owed:
         self._pass_over_ends_of_copy()
         if requests and requests[0] == BATCH:
             while requests and requests[0] != SYNC:
-                requests.popleft()
+                if requests.popleft() in SINGLE:
+                    self.doubt = "an error came from a batch without Sync, or from the Query behind it"
             self.skipping = not requests
 
     def ready(self) -> bool:

@@ -82,6 +82,10 @@ class Port:
         """Close when the queue is out and the peer had time to read it.  The session hears no more of this port."""
         raise NotImplementedError
 
+    def end_writing(self) -> None:
+        """Tell the peer, after what is queued, that nothing more will come; go on reading what it says."""
+        raise NotImplementedError
+
     def write(self, buffer: bytearray | bytes, start: int, stop: int) -> bool:
         """Send buffer[start:stop] after what is queued; return False when some of it had to be queued."""
         if self.closed:

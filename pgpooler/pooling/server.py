@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pgpooler.pooling.service import Service
 
 TAKEN_LIMIT = 1 << 20  # bytes of a message we must see whole; a server that needs more is not PostgreSQL
+STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parameters do not get set is closed
+CANCEL_AGAIN = 0.2  # seconds; a cancel request that comes before the query it is meant for has no effect
 CLEANING_TIMEOUT = 30.0  # seconds until a connection that does not get clean is closed
 PROBE_TIMEOUT = 10.0
 RESET_QUERY = "DISCARD ALL"
@@ -50,10 +52,13 @@ class ServerSession(Session):
     """One connection to PostgreSQL."""
 
     __slots__ = (
+        "abrupt",
         "asked",
+        "cancel_again_at",
         "cancel_key",
         "cancels",
         "client",
+        "doomed",
         "error",
         "expires_at",
         "farewell",
@@ -90,6 +95,9 @@ class ServerSession(Session):
         self.process_id = 0
         self.cancel_key = b""
         self.cancels = 0  # cancel requests on their way whose end is not known yet
+        self.abrupt = False  # the client that is gone left without Terminate: what it had running is canceled
+        self.cancel_again_at = 0.0  # 0: not
+        self.doomed = ""  # why the connection will not be used again, once the server has ended it
         self.asked = ""  # the statement of our own that the server is running
         self.error: PeerError | None = None  # the last one that no client was told
         self.farewell = False  # the server has said why it will close the connection
@@ -165,7 +173,8 @@ class ServerSession(Session):
         preparation = client.preparation()
         if preparation:
             self.state = STARTING
-            self.error = None
+            self.until = now + STARTING_TIMEOUT
+            self.service.deadlines.at(self.until, self)
             self._ask(preparation)
         else:
             self.state = ACTIVE
@@ -178,17 +187,31 @@ class ServerSession(Session):
     def release(self, now: float, *, in_part: bool, abrupt: bool) -> None:
         """The client is gone.  `in_part`: it left in the middle of a message; `abrupt`: without Terminate."""
         self.client = None
-        if in_part or self.owed.copy_in or self.owed.doubt:
-            reason = self.owed.doubt or ("its client left in the middle of a " + ("message" if in_part else "COPY"))
-            self.close(reason, now)
-            return
         self.state = CLEANING
         self.until = now + CLEANING_TIMEOUT
         self.service.deadlines.at(self.until, self)
         self.port.resume()
-        if abrupt and self.owed.requests:
+        self.abrupt = abrupt
+        if self.client_query_runs:
             self.cancel()
-        self._clean(now)
+        self.doomed = self._unusable(in_part)
+        if not self.doomed:
+            self._clean(now)
+        elif self.owed.requests:
+            # The server ends the session itself, without committing anything: next it reads that its client is gone.
+            self.port.end_writing()
+        else:
+            self.close(self.doomed, now)
+
+    def _unusable(self, in_part: bool) -> str:
+        """Say why nobody can use the connection after a client that left now; empty: it can be cleaned."""
+        if in_part:
+            return "its client left in the middle of a message"
+        if self.owed.copy_in:
+            return "its client left in the middle of a COPY"
+        if self.owed.open_batch:
+            return "its client left without the Sync that ends its requests"
+        return self.owed.doubt
 
     # -- bytes from the server -----------------------------------------------------------------------------------------
 
@@ -215,7 +238,7 @@ class ServerSession(Session):
         while True:
             state = self.state
             if state == ACTIVE:
-                self._relay()
+                self._relay(now)
             elif state == LOGIN:
                 if self.login is not None:
                     self._log_in(self.login, now)
@@ -224,7 +247,7 @@ class ServerSession(Session):
             if self.state == state or self.state == CLOSED:
                 return
 
-    def _relay(self) -> None:
+    def _relay(self, now: float) -> None:
         """Pass everything on to the client, noting what the rules of release need."""
         framer = self.framer
         while True:
@@ -237,6 +260,8 @@ class ServerSession(Session):
             if not client.port.write(framer.buffer, framer.mark, framer.position):
                 self.port.pause()
             framer.passed()
+        if client is not None and client.leaving and not self.owed.requests:
+            client.depart(now)
 
     def _absorb(self, now: float) -> None:
         """Drop everything: it is meant for us, or for a client that is gone."""
@@ -256,6 +281,10 @@ class ServerSession(Session):
                 self._ready(now)
             elif kind == codes.COPY_IN_RESPONSE and self.owed.copy_in:
                 self.close("its client left before it sent the data of a COPY", now)
+            elif state == CLEANING and (self.owed.doubt or self.owed.skipping):
+                self._clean(now)
+            elif state == IDLE and self.farewell:
+                self.close(f"the server ends the connection ({self.error.message if self.error else ''})", now)
         framer.passed()
 
     def _note(self, kind: int) -> bool:
@@ -302,6 +331,7 @@ class ServerSession(Session):
             self.asked = ""
             if error is None:
                 self.state = ACTIVE
+                self.until = 0.0
                 self.client.granted(now)
             else:
                 self.client.refuse(error, now)
@@ -311,14 +341,18 @@ class ServerSession(Session):
             self.asked = ""
             self.state = IDLE
             self.until = 0.0
-            self.pool.probed(self, now)
+            self.pool.checkin(self, now, probed=True)
         elif self.state == CLEANING:
             self.asked = ""
             self._clean(now)
 
     def _clean(self, now: float) -> None:
         """Do the next thing that is missing until nobody can tell that a client was here, then check in."""
-        if self.owed.wants_sync:
+        if self.doomed:
+            return
+        if self.owed.doubt:
+            self.close(self.owed.doubt, now)
+        elif self.owed.skipping:
             self.owed.sent(codes.SYNC)
             self.port.write_all(messages.SYNC)
         elif self.owed.requests or self.cancels:
@@ -353,10 +387,15 @@ class ServerSession(Session):
         if not settled:
             self.owed.doubt = "a cancel request for it ended in an unknown way"
         if self.state == CLEANING:
-            if self.owed.doubt:
-                self.close(self.owed.doubt, now)
-            else:
-                self._clean(now)
+            self._clean(now)
+        if self.client_query_runs:
+            self.cancel_again_at = now + CANCEL_AGAIN
+            self.service.deadlines.at(self.cancel_again_at, self)
+
+    @property
+    def client_query_runs(self) -> bool:
+        """The server is not done with what a client asked that left without Terminate."""
+        return self.state == CLEANING and self.abrupt and bool(self.owed.requests) and not self.asked
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -364,18 +403,22 @@ class ServerSession(Session):
         """The server closed the connection, or it broke."""
         if self.error is not None and self.farewell:
             reason = self.error.message
-        self.close(f"the server ended the connection ({reason})", now)
+        self.close(self.doomed or f"the server ended the connection ({reason})", now)
 
     def hang_up(self, now: float) -> None:
         """The server closed its side while its client is slow: what it sent last is read when the client allows."""
 
     def drained(self, now: float) -> None:
-        """The server reads again: so may we from its client."""
-        if self.client is not None:
+        """The server reads again: so may we from its client, once it has been let in."""
+        if self.client is not None and self.state == ACTIVE:
             self.client.port.resume()
 
     def tick(self, now: float) -> float:
-        """Lose patience with a login, a cleaning or a probe."""
+        """Lose patience with a login, a cleaning or a probe; repeat a cancel request that did not help."""
+        if self.cancel_again_at and now >= self.cancel_again_at:
+            self.cancel_again_at = 0.0
+            if self.client_query_runs:
+                self.cancel()
         if self.until and now >= self.until:
             if self.state == LOGIN:
                 timeout = self.pool.route.server_connect_timeout
@@ -386,8 +429,8 @@ class ServerSession(Session):
                 )
                 self._fail(error, now)
             else:
-                self.close("it did not become ready in time", now)
-        return self.until
+                self.close(self.doomed or "it did not become ready in time", now)
+        return min((when for when in (self.until, self.cancel_again_at) if when), default=0.0)
 
     def close(self, reason: str, now: float, *, share: bool = True) -> None:
         """End the connection: tell the server, the pool and the client.  The only way out."""
