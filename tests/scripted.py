@@ -1,0 +1,576 @@
+"""A small PostgreSQL and its clients, in memory: enough of both to see who got whose rows.
+
+The server reads statements of its own little language, each of which names who asks (`TOKEN`), and tags every row with
+it.  It follows the manual where that matters to a pooler: errors skip to Sync, an open COPY eats Syncs, a failed
+transaction refuses statements, DISCARD ALL is refused in a transaction.  What should never happen it writes into
+`Cluster.complaints`.
+
+    row TOKEN [n] [size]   n rows          begin, commit, rollback TOKEN      slow TOKEN    waits to be let go
+    set TOKEN              leaves a mark   show TOKEN   a row with the mark   fail TOKEN    an error
+    insert TOKEN           is remembered   copyin TOKEN, copyout TOKEN        fatal TOKEN   the server's end
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from struct import pack, unpack_from
+
+from pgpooler.config.model import AuthMethod
+from pgpooler.errors import PeerError
+from pgpooler.protocol import codes, messages
+from pgpooler.protocol.passwords import Cleartext, make_verifier, md5_digest, md5_response
+from pgpooler.protocol.scram import ScramClient, ScramServer, State
+from tests.memory import MemoryPort, World
+
+Message = tuple[str, bytes]
+Running = Generator[str, Message, None]
+
+READ, WAIT = "read", "wait"
+APPLICATION = re.compile(r"'application_name', E'([^']*)'")
+WHOSE_STATE = re.compile(r"row|set|show|begin|insert|slow|copyin|copyout|fatal|commit|rollback|fail")
+
+
+def frame(kind: str, body: bytes = b"") -> bytes:
+    return kind.encode() + pack("!i", len(body) + 4) + body
+
+
+def cut(stream: bytearray) -> Iterator[Message]:
+    """Take the whole messages off the beginning of a stream."""
+    while len(stream) >= 5:
+        (size,) = unpack_from("!i", stream, 1)
+        assert size >= 4, f"invalid length {size} of {stream[0]:c}"
+        if len(stream) < size + 1:
+            return
+        message = chr(stream[0]), bytes(stream[5 : size + 1])
+        del stream[: size + 1]
+        yield message
+
+
+def error(sqlstate: str, text: str, severity: str = "ERROR") -> bytes:
+    return messages.error_response(PeerError(text, sqlstate=sqlstate, severity=severity))
+
+
+class Failure(Exception):
+    """A statement failed."""
+
+    def __init__(self, sqlstate: str, text: str, severity: str = "ERROR") -> None:
+        super().__init__(text)
+        self.sqlstate = sqlstate
+        self.severity = severity
+
+
+class Cluster:
+    """What all server processes share, and what went wrong in any of them."""
+
+    def __init__(self) -> None:
+        self.processes: list[PostgreSQL] = []
+        self.inserted: list[str] = []
+        self.complaints: list[str] = []
+        self.login = AuthMethod.TRUST
+        self.password = b""
+        self.refusal: bytes = b""  # sent instead of a login
+        self.reset_fails = False
+        self.silent_probes = False
+        self.canceled: list[PostgreSQL] = []
+
+    def serve(self, port: MemoryPort, pool: object = None) -> PostgreSQL:
+        process = PostgreSQL(self, port, len(self.processes) + 1)
+        self.processes.append(process)
+        return process
+
+    def attach(self, world: World) -> None:
+        """Be all servers of this world."""
+        world.serve = self.serve
+        world.on_cancel = self.cancel
+
+    def cancel(self, server: object) -> None:
+        """A cancel request arrived for a server session: let its process hear of it."""
+        process = self.process_of(server)
+        self.canceled.append(process)
+        process.cancel()
+
+    def process_of(self, server: object) -> PostgreSQL:
+        number = getattr(server, "process_id", 0)
+        return next(process for process in self.processes if process.number == number)
+
+    @property
+    def alive(self) -> list[PostgreSQL]:
+        return [process for process in self.processes if not process.over]
+
+
+class PostgreSQL:
+    """One server process: the far end of a server connection."""
+
+    def __init__(self, cluster: Cluster, port: MemoryPort, number: int) -> None:
+        self.cluster = cluster
+        self.port = port
+        self.number = number
+        self.stalled = False
+        self.over = False
+        self.inbox = bytearray()
+        self.started = False
+        self.status = "I"
+        self.skipping = False
+        self.owner: str | None = None  # whose state this session may hold
+        self.mark = ""
+        self.statements: list[str] = []
+        self.prepared: dict[bytes, str] = {}
+        self.portals: dict[bytes, str] = {}
+        self.interrupted = False
+        self.let_go = False  # slow statements do not wait
+        self.user = ""
+        self.running: Running = self._main()
+        self.wants = next(self.running)
+        port.far = self
+
+    # -- what the pooler sends -----------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        self.inbox += data
+        self._run()
+
+    def ended(self) -> None:
+        self._die()
+
+    def _run(self) -> None:
+        while not self.over and self.wants == READ:
+            message = self._next()
+            if message is None:
+                return
+            self._send(message)
+
+    def _next(self) -> Message | None:
+        if not self.started:
+            if len(self.inbox) < 4 or len(self.inbox) < unpack_from("!i", self.inbox)[0]:
+                return None
+            self.started = True
+            body = bytes(self.inbox[4 : unpack_from("!i", self.inbox)[0]])
+            del self.inbox[: len(body) + 4]
+            return "", body
+        if len(self.inbox) >= 5 and unpack_from("!i", self.inbox, 1)[0] < 4:
+            self.cluster.complaints.append(f"server {self.number} got an invalid length")
+            self.say(error("08P01", "invalid message length", "FATAL"))
+            self._die()
+            return None
+        return next(cut(self.inbox), None)
+
+    def _send(self, message: Message) -> None:
+        try:
+            self.wants = self.running.send(message)
+        except StopIteration:
+            self._die()
+
+    # -- what happens to a server --------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """A cancel request came: a statement that waits fails, otherwise nothing happens."""
+        if self.wants == WAIT and not self.over:
+            self.interrupted = True
+            self._send(("", b""))
+            self._run()
+
+    def release(self) -> None:
+        """Let a slow statement go on."""
+        if self.wants == WAIT and not self.over:
+            self._send(("", b""))
+            self._run()
+
+    def terminate(self) -> None:
+        """An administrator ends this session."""
+        if not self.over:
+            self.say(error("57P01", "terminating connection due to administrator command", "FATAL"))
+            self._die()
+
+    def crash(self) -> None:
+        """The process is gone, in the middle of whatever it was sending."""
+        self.over = True
+        self.port.break_off()
+
+    def say(self, data: bytes) -> None:
+        if not self.over:
+            self.port.say(data)
+
+    def _die(self) -> None:
+        if not self.over:
+            self.over = True
+            self.port.leave()
+
+    # -- the session ---------------------------------------------------------------------------------------------------
+
+    def _main(self) -> Running:
+        _, packet = yield READ
+        words = packet[4:].split(b"\0")
+        self.user = words[words.index(b"user") + 1].decode()
+        if not (yield from self._log_in()):
+            return
+        for name, value in (("server_version", "18.0"), ("client_encoding", "UTF8"), ("TimeZone", "UTC")):
+            self.say(messages.parameter_status(name, value))
+        self.say(messages.backend_key_data(self.number, pack("!i", self.number)))
+        self._ready()
+        while True:
+            kind, body = yield READ
+            if kind == "X":
+                if self.inbox:
+                    self.cluster.complaints.append("something follows a Terminate")
+                return
+            if self.skipping and kind != "S":
+                continue
+            try:
+                yield from self._message(kind, body)
+            except Failure as failure:
+                self.say(error(failure.sqlstate, str(failure), failure.severity))
+                if failure.severity == "FATAL":
+                    return
+                self.skipping = kind in "PBDEC"
+                if self.status == "T":
+                    self.status = "E"
+                if kind in "QF":
+                    self._ready()
+
+    def _log_in(self) -> Generator[str, Message, bool]:
+        cluster = self.cluster
+        if cluster.refusal:
+            self.say(cluster.refusal)
+            return False
+        right = True
+        if cluster.login is AuthMethod.SCRAM_SHA_256:
+            scram = ScramServer(make_verifier(cluster.password, salt=b"salt"), self.user)
+            self.say(messages.authentication(codes.AUTHENTICATION_SASL, messages.sasl_mechanisms(["SCRAM-SHA-256"])))
+            try:
+                _, body = yield READ
+                _, first = messages.read_sasl_initial_response(body)
+                self.say(messages.authentication(codes.AUTHENTICATION_SASL_CONTINUE, scram.receive(first)))
+                _, body = yield READ
+                final = scram.receive(body)
+                right = scram.state is State.DONE
+                self.say(messages.authentication(codes.AUTHENTICATION_SASL_FINAL, final))
+            except PeerError:
+                right = False
+        elif cluster.login is AuthMethod.MD5:
+            self.say(messages.authentication(codes.AUTHENTICATION_MD5_PASSWORD, b"salt"))
+            _, body = yield READ
+            right = body == md5_response(md5_digest(cluster.password, self.user), b"salt") + b"\0"
+        elif cluster.login is AuthMethod.PLAIN:
+            self.say(messages.authentication(codes.AUTHENTICATION_CLEARTEXT_PASSWORD))
+            _, body = yield READ
+            right = body == cluster.password + b"\0"
+        if not right:
+            self.say(error("28P01", f'password authentication failed for user "{self.user}"', "FATAL"))
+            return False
+        self.say(messages.authentication(codes.AUTHENTICATION_OK))
+        return True
+
+    def _ready(self) -> None:
+        self.say(messages.ready_for_query(ord(self.status)))
+
+    def _message(self, kind: str, body: bytes) -> Running:
+        if kind == "Q":
+            text = body[:-1].decode()
+            for statement in text.split("|"):
+                yield from self._execute(statement)
+            self._ready()
+        elif kind == "P":
+            name, text, _ = body.split(b"\0", 2)
+            if text.startswith(b"bad"):
+                raise Failure("42601", f"syntax error: {text.decode()}")
+            self.prepared[name] = text.decode()
+            self.say(frame("1"))
+        elif kind == "B":
+            portal, name, _ = body.split(b"\0", 2)
+            if name not in self.prepared:
+                raise Failure("26000", "prepared statement does not exist")
+            self.portals[portal] = self.prepared[name]
+            self.say(frame("2"))
+        elif kind == "D":
+            self.say(frame("n"))
+        elif kind == "E":
+            portal = body.split(b"\0", 1)[0]
+            if portal not in self.portals:
+                raise Failure("34000", "portal does not exist")
+            yield from self._execute(self.portals[portal])
+        elif kind == "C":
+            self.say(frame("3"))
+        elif kind == "S":
+            self.skipping = False
+            self._ready()
+        elif kind == "F":
+            self.say(frame("V", pack("!i", -1)))
+            self._ready()
+        elif kind not in "Hdcf":
+            raise Failure("08P01", f"invalid frontend message type {ord(kind)}", "FATAL")
+
+    def _claim(self, token: str) -> None:
+        if self.owner not in (None, token):
+            self.cluster.complaints.append(f"server {self.number}: {token} came before {self.owner} was cleaned away")
+        self.owner = token
+
+    def _execute(self, text: str) -> Running:
+        self.statements.append(text)
+        word, *rest = text.split()[:4] or [""]
+        if text.startswith("SELECT pg_catalog.set_config"):
+            if found := APPLICATION.search(text):
+                self._claim(found[1])
+            if "'broken'" in text:
+                raise Failure("42704", 'unrecognized configuration parameter "broken"')
+            self.say(frame("T", pack("!h", 0)) + frame("D", pack("!h", 0)) + frame("C", b"SELECT 1\0"))
+        elif text == "DISCARD ALL":
+            self._discard()
+        elif word in ("ROLLBACK", "rollback", "commit"):
+            self._end_transaction(word, rest)
+        elif text in (";", ""):
+            self.say(frame("I"))
+        elif not WHOSE_STATE.fullmatch(word):
+            raise Failure("42601", f"syntax error: {text}")
+        else:
+            self._claim(rest[0])
+            if self.status == "E":
+                raise Failure("25P02", "current transaction is aborted")
+            yield from self._statement(word, *rest)
+
+    def _discard(self) -> None:
+        if self.status != "I":
+            self.cluster.complaints.append(f"server {self.number}: DISCARD ALL in a transaction")
+            raise Failure("25001", "DISCARD ALL cannot run inside a transaction block")
+        if self.cluster.reset_fails:
+            raise Failure("XX000", "DISCARD ALL failed")
+        self.owner, self.mark = None, ""
+        self.prepared.clear()
+        self.portals.clear()
+        self.say(frame("C", b"DISCARD ALL\0"))
+
+    def _end_transaction(self, word: str, rest: list[str]) -> None:
+        if rest:
+            self._claim(rest[0])
+        self.status = "I"
+        self.say(frame("C", word.upper().encode() + b"\0"))
+
+    def _statement(self, word: str, token: str, count: str = "1", size: str = "0") -> Running:
+        tag = word.upper()
+        if word in ("row", "show", "slow"):
+            if word == "slow" and not self.let_go:
+                self.interrupted = False
+                yield WAIT
+                if self.interrupted:
+                    raise Failure("57014", "canceling statement due to user request")
+            value = self.mark if word == "show" else token
+            self.say(frame("T", pack("!h", 1) + b"token\0" + bytes(18)))
+            for _ in range(int(count)):
+                self.say(self.row(f"{value}:".encode() + b"x" * int(size)))
+            tag = f"SELECT {count}"
+        elif word == "set":
+            self.mark = token
+        elif word == "begin":
+            self.status = "T"
+        elif word == "insert":
+            self.cluster.inserted.append(token)
+            tag = "INSERT 0 1"
+        elif word == "fail":
+            raise Failure("22012", f"division by zero for {token}")
+        elif word == "fatal":
+            raise Failure("57P01", "terminating connection due to administrator command", "FATAL")
+        elif word == "copyout":
+            self.say(frame("H", b"\0\0\0"))
+            for _ in range(int(count)):
+                self.say(frame("d", f"{token}:".encode() + b"y" * int(size)))
+            self.say(frame("c"))
+            tag = f"COPY {count}"
+        elif word == "copyin":
+            tag = f"COPY {(yield from self._copy_in(token))}"
+        self.say(frame("C", tag.encode() + b"\0"))
+
+    def _copy_in(self, token: str) -> Generator[str, Message, int]:
+        self.say(frame("G", b"\0\0\0"))
+        lines = 0
+        while True:
+            kind, body = yield READ
+            if kind == "c":
+                return lines
+            if kind == "f":
+                raise Failure("57014", "COPY from stdin failed")
+            if kind == "d":
+                lines += 1
+                if body.startswith(b"bad"):
+                    raise Failure("22P04", "bad line")
+                if not body.startswith(token.encode()):
+                    self.cluster.complaints.append(f"a line of {body!r} in the COPY of {token}")
+            elif kind not in "HS":
+                raise Failure("08P01", f"unexpected message type {kind} during COPY from stdin")
+
+    @staticmethod
+    def row(value: bytes) -> bytes:
+        return frame("D", pack("!hi", 1, len(value)) + value)
+
+
+def query(text: str) -> bytes:
+    return frame("Q", text.encode() + b"\0")
+
+
+def extended(text: str, *, sync: bool = True, name: str = "") -> bytes:
+    """Parse, Bind, Execute, and perhaps Sync."""
+    batch = frame("P", f"{name}\0{text}\0".encode() + pack("!h", 0))
+    batch += frame("B", f"\0{name}\0".encode() + pack("!hhh", 0, 0, 0)) + frame("E", b"\0" + pack("!i", 0))
+    return batch + (SYNC if sync else b"")
+
+
+SYNC = frame("S")
+FLUSH = frame("H")
+TERMINATE = frame("X")
+COPY_DONE = frame("c")
+COPY_FAIL = frame("f", b"no more\0")
+
+
+def copy_data(token: str) -> bytes:
+    return frame("d", f"{token}\n".encode())
+
+
+class Client:
+    """One client: the far end of a client connection.  It logs in by itself and keeps everything it gets."""
+
+    def __init__(
+        self,
+        world: World,
+        token: str = "",
+        *,
+        user: str = "alice",
+        database: str = "shop",
+        password: bytes = b"",
+        parameters: dict[str, str] | None = None,
+        version: int = codes.PROTOCOL_3_0,
+        capacity: int | None = None,
+        start: bool = True,
+    ) -> None:
+        self.world = world
+        self.token = token
+        self.user = user
+        self.password = password
+        self.stalled = False
+        self.port = world.accept(capacity=capacity)
+        self.session = self.port.session
+        self.port.far = self
+        self.over = False
+        self.stream = bytearray()
+        self.received: list[Message] = []
+        self.process_id = 0
+        self.cancel_key = b""
+        self.logged_in = False
+        self.after_login = bytearray()  # every byte since the first ReadyForQuery
+        self.said = bytearray()  # every byte of requests
+        self.scram: ScramClient | None = None
+        startup = {"user": user, "database": database}
+        if token:
+            startup["application_name"] = token
+        if start:
+            self.port.say(messages.startup_message(version, {**startup, **(parameters or {})}))
+
+    # -- the far end of the port ---------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        for byte_count in (len(data),):
+            if self.logged_in:
+                self.after_login += data[:byte_count]
+            self.stream += data
+            for kind, body in cut(self.stream):
+                self.received.append((kind, body))
+                if not self.logged_in:
+                    self._log_in(kind, body)
+                    if self.logged_in:
+                        self.after_login += self.stream
+
+    def ended(self) -> None:
+        self.over = True
+
+    def _log_in(self, kind: str, body: bytes) -> None:
+        if kind == "K":
+            self.process_id, self.cancel_key = messages.read_backend_key_data(body)
+        elif kind == "Z":
+            self.logged_in = True
+        elif kind == "R":
+            request, payload = messages.read_authentication(body)
+            if request == codes.AUTHENTICATION_CLEARTEXT_PASSWORD:
+                self.port.say(messages.password_message(self.password))
+            elif request == codes.AUTHENTICATION_MD5_PASSWORD:
+                self.port.say(messages.password_message(md5_response(md5_digest(self.password, self.user), payload)))
+            elif request == codes.AUTHENTICATION_SASL:
+                self.scram = ScramClient(Cleartext(self.password), self.user)
+                self.port.say(messages.sasl_initial_response("SCRAM-SHA-256", self.scram.client_first()))
+            elif request == codes.AUTHENTICATION_SASL_CONTINUE:
+                assert self.scram is not None
+                step = self.scram.server_first(payload)
+                keys = step.run() if hasattr(step, "run") else step
+                self.port.say(messages.sasl_response(self.scram.client_final(keys)))  # type: ignore[arg-type]
+
+    # -- what it does --------------------------------------------------------------------------------------------------
+
+    def say(self, data: bytes) -> None:
+        self.said += data
+        self.port.say(data)
+
+    def ask(self, text: str) -> None:
+        self.say(query(text))
+
+    def terminate(self) -> None:
+        self.say(TERMINATE)
+        self.leave()
+
+    def leave(self) -> None:
+        self.over = True
+        self.port.leave()
+
+    def break_off(self) -> None:
+        self.over = True
+        self.port.break_off()
+
+    # -- what it got ---------------------------------------------------------------------------------------------------
+
+    @property
+    def kinds(self) -> str:
+        """The types of all messages since login."""
+        kinds = "".join(kind for kind, _ in self.received)
+        return kinds.partition("Z")[2] if self.logged_in else kinds
+
+    @property
+    def rows(self) -> list[str]:
+        """The tag in front of every row and every line of COPY OUT."""
+        rows = [body[6:] for kind, body in self.received if kind == "D"]
+        rows += [body for kind, body in self.received if kind == "d"]
+        return [row.split(b":")[0].decode() for row in rows]
+
+    @property
+    def errors(self) -> list[PeerError]:
+        return [messages.read_error(body) for kind, body in self.received if kind == "E"]
+
+    @property
+    def sqlstates(self) -> list[str]:
+        return [failure.sqlstate for failure in self.errors]
+
+
+class Recording:
+    """The end of a port that only keeps what it gets."""
+
+    def __init__(self, port: MemoryPort) -> None:
+        self.stalled = False
+        self.data = bytearray()
+        self.over = False
+        self.port = port
+        port.far = self
+
+    def receive(self, data: bytes) -> None:
+        self.data += data
+
+    def ended(self) -> None:
+        self.over = True
+
+
+def direct_transcript(said: bytes, token: str) -> bytes:
+    """What a client that says this gets from a server of its own, with slow statements let go at once."""
+    from tests.memory import configure
+
+    world = World(configure())
+    port = MemoryPort(world, "direct")
+    process = Cluster().serve(port)
+    process.let_go = True
+    process.receive(messages.startup_message(codes.PROTOCOL_3_0, {"user": token, "database": token}))
+    port.incoming.clear()
+    process.receive(said)
+    return bytes(port.incoming)
