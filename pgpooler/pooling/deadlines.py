@@ -57,11 +57,18 @@ class Deadlines:
         return self._heap[0][0] if self._heap else 0.0
 
     def expire(self, now: float) -> None:
-        """Look at every target whose time has come."""
+        """Look at every target whose time has come, at each only once: who asks again for now gets the next call."""
+        last = self._number
+        again: list[tuple[float, Target]] = []
         while self._heap and self._heap[0][0] <= now:
-            when, _, target = heappop(self._heap)
+            when, number, target = heappop(self._heap)
             if target.due != when:
                 self._forgotten -= 1
                 continue
             target.due = 0.0
-            self.at(target.tick(now), target)
+            if number > last:
+                again.append((when, target))
+            else:
+                self.at(target.tick(now), target)
+        for when, target in again:
+            self.at(when, target)

@@ -59,12 +59,17 @@ class BackendUse:
         idle = [pool.idle[0] for pool in self.pools if pool.idle and pool is not wanting]
         if not idle:
             return False
-        min(idle, key=lambda server: server.idle_since).close("makes room for another pool of the backend", now)
+        oldest = min(idle, key=lambda server: server.idle_since)
+        oldest.close("makes room for another pool of the backend", now, share=False)  # the room is the asking pool's
         return True
 
-    def oldest_waiting(self, other_than: Pool | None = None) -> Pool | None:
+    def oldest_waiting(self, now: float, other_than: Pool) -> Pool | None:
         """Return the pool whose first waiter has waited longest and that may open a connection if there is room."""
-        waiting = [pool for pool in self.pools if pool.waiters and pool is not other_than and not pool.full]
+        waiting = [
+            pool
+            for pool in self.pools
+            if pool.waiters and pool is not other_than and not pool.full and now >= pool.retry_at
+        ]
         return min(waiting, key=lambda pool: pool.first_wait, default=None)
 
     def share(self, now: float) -> None:
@@ -133,13 +138,14 @@ class Pool:
             return
         if self.failure is not None and now < self.retry_at and not self.size:
             raise self.failure
-        if 0 < self.route.max_queue <= len(self.waiters):
+        self.waiters[client] = now
+        self.grow(now)
+        if 0 < self.route.max_queue < len(self.waiters) - self.opening:  # each opening one is for one of them
+            del self.waiters[client]
             raise TooManyConnections(
                 f"too many clients wait for a server connection of pool {self.name} (max_queue {self.route.max_queue})",
                 hint="Raise pool_size or max_queue, or connect fewer clients.",
             )
-        self.waiters[client] = now
-        self.grow(now)
         self._look_again(now)
 
     def leave(self, client: ClientSession) -> None:
@@ -189,13 +195,19 @@ class Pool:
             while self.waiters:
                 client, _ = self.waiters.popitem(last=False)
                 client.refuse(error, now)
-        self._freed(now)
+        self.use.share(now)
+        self.service.pools.forget_unused(self, now)
 
-    def checkin(self, server: ServerSession, now: float) -> None:
-        """Take back a clean connection: for the oldest waiter, for another pool that waits too long, or for later."""
+    def checkin(self, server: ServerSession, now: float, *, probed: bool = False) -> None:
+        """Take back a clean connection: for the oldest waiter, for another pool that waits too long, or for later.
+
+        `probed`: nobody had it, it only gave a sign of life and returns to its place at the bottom.
+        """
         self.busy.discard(server)
-        if self.retired or server.expired(now) or 0 < self.route.pool_size < self.size + 1:
-            self._close(server, "server_lifetime is over" if not self.retired else "no longer configured", now)
+        reason = self._no_place_for(server, now)
+        if reason:
+            self.busy.add(server)
+            server.close(reason, now)
             return
         if self._owes_fairness(server, now):
             return
@@ -203,21 +215,29 @@ class Pool:
             client, _ = self.waiters.popitem(last=False)
             self._lease(server, client, now)
             return
-        self.idle.append(server)
-        server.idle_since = now
-        other = self.use.oldest_waiting(self)
-        if other is not None and self.use.full:
-            other.grow(now)
+        if probed:
+            self.idle.insert(0, server)
+        else:
+            self.idle.append(server)
+            server.idle_since = now
+        self.use.share(now)
         self._look_again(now)
 
-    def _close(self, server: ServerSession, reason: str, now: float) -> None:
-        self.busy.add(server)
-        server.close(reason, now)
+    def _no_place_for(self, server: ServerSession, now: float) -> str:
+        """Say why a connection that comes back is to be closed; empty: it stays."""
+        cap = self.use.backend.pool_size
+        if self.retired:
+            return "no longer configured"
+        if server.expired(now):
+            return "server_lifetime is over"
+        if 0 < self.route.pool_size <= self.size or 0 < cap < self.use.used:
+            return "the limits were lowered"
+        return ""
 
     def _owes_fairness(self, server: ServerSession, now: float) -> bool:
         """Give the connection up for another pool whose waiter waits too long; at most once per FAIRNESS_DELAY."""
         use = self.use
-        other = use.oldest_waiting(self) if self.waiters and use.full else None
+        other = use.oldest_waiting(now, self) if self.waiters and use.full else None
         if other is None or now - other.first_wait < FAIRNESS_DELAY or now - use.last_transfer < FAIRNESS_DELAY:
             return False
         use.last_transfer = now
@@ -235,7 +255,8 @@ class Pool:
             self.idle.remove(server)
         self.use.used -= 1
         if share:
-            self._freed(now)
+            self.use.share(now)
+        self.service.pools.forget_unused(self, now)
 
     def trim(self, now: float) -> None:
         """Close idle connections that have no place any more after a change of limits; let the others be looked at."""
@@ -244,38 +265,25 @@ class Pool:
             self.idle[0].close("the configuration changed", now)
         self._look_again(now)
 
-    def _freed(self, now: float) -> None:
-        self.use.share(now)
-        self.service.pools.forget_unused(self, now)
-
     # -- time ----------------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> float:
         """Time out waiters, close connections idle too long, probe quiet ones; return when to look next."""
         wait, limit = self.route.query_wait_timeout, self.route.server_idle_timeout
-        while wait and self.waiters and now - self.first_wait >= wait:
+        while wait and self.waiters and now >= self.first_wait + wait:
             client, _ = self.waiters.popitem(last=False)
             client.refuse(self._waited_too_long(), now)
-        for server in [server for server in self.idle if limit and now - server.idle_since >= limit]:
+        for server in [server for server in self.idle if limit and now >= server.idle_since + limit]:
             server.close("server_idle_timeout", now)
         for server in [server for server in self.idle if server.expired(now)]:
             server.close("server_lifetime is over", now)
-        for server in [server for server in self.idle if now - server.last_traffic >= PROBE_AFTER]:
+        for server in [server for server in self.idle if now >= server.last_traffic + PROBE_AFTER]:
             self.idle.remove(server)
             self.busy.add(server)
             server.probe(now)
         self.grow(now)
         self.service.pools.forget_unused(self, now)
         return self._next_look(now)
-
-    def probed(self, server: ServerSession, now: float) -> None:
-        """An idle connection gave its sign of life: back to its place at the bottom, unless somebody waits."""
-        if self.waiters:
-            self.checkin(server, now)
-        else:
-            self.busy.discard(server)
-            self.idle.insert(0, server)
-            self._look_again(now)
 
     def _next_look(self, now: float) -> float:
         route = self.route

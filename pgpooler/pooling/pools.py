@@ -86,6 +86,7 @@ class Pools:
             pool.clients -= 1
             client.pool = None
             client.join_pool(now)
+        self.forget_unused(pool, now)
 
     def snapshot(self) -> list[dict[str, object]]:
         """Counts and limits of every pool."""
