@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pgpooler.config.diff import difference
+import re
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgpooler.config.diff import difference, rule_text
+from pgpooler.config.matchers import parse_pattern
+from pgpooler.config.model import Backend, Configuration, Routing, Rule
 
 OLD = """
 listen: {port: 6432}
@@ -73,6 +81,33 @@ def test_rules_are_compared_in_their_order(folder) -> None:
     (change,) = changes(folder, ("wait_timeout: 90", "wait_timeout: 1m"))
     assert change.startswith("routing.rules[1]: {backend: replica, database: [reporting, dwh_*], name: reports")
     assert change.endswith("query_wait_timeout: 60s}")
+
+
+rules = st.lists(st.sampled_from("abcd"), max_size=6).map(
+    lambda users: tuple(Rule(user=(parse_pattern(user),), backend="x") for user in users)
+)
+
+
+@given(rules, rules)
+def test_the_changes_of_the_rules_are_what_leads_from_the_old_to_the_new(
+    old: tuple[Rule, ...], new: tuple[Rule, ...]
+) -> None:
+    backends = (Backend(name="x", host="h"),)
+    changes = difference(
+        Configuration(backends=backends, routing=Routing(rules=old)),
+        Configuration(backends=backends, routing=Routing(rules=new)),
+    )
+    before, after = [rule_text(rule) for rule in old], [rule_text(rule) for rule in new]
+    gone = Counter(change.old for change in changes if change.old)
+    come = Counter(change.new for change in changes if change.new)
+    assert Counter(before) - gone == Counter(after) - come
+    assert gone <= Counter(before)
+    assert come <= Counter(after)
+    assert bool(changes) == (before != after)
+    for change in changes:
+        number = int(re.findall(r"\d+", change.path)[0]) - 1
+        assert after[number] == change.new if change.new else before[number] == change.old
+        assert change.old != change.new
 
 
 def test_the_order_of_backends_counts_because_the_first_serves_without_rules(folder) -> None:

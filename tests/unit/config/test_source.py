@@ -34,8 +34,10 @@ def test_every_reference_that_fails_is_reported_where_the_text_is() -> None:
     assert [str(problem).partition(": ")[0] for problem in sources.errors] == ["pgpooler.yaml:3:4"] * 3
 
 
-def test_a_variable_or_a_file_name_that_is_no_text_is_refused() -> None:
-    sources = Sources("pgpooler\udcff.yaml", {"A": "\udcff"})
+def test_a_variable_or_a_file_name_that_is_no_text_is_refused(tmp_path) -> None:
+    path = tmp_path / "pgpooler\udcff.yaml"
+    path.write_text("")
+    sources = Sources(str(path), {"A": "\udcff"})
     assert sources.expand(Text("${A}", HERE)) is None
     assert sources.read(sources.main) is None
     assert [problem.line for problem in sources.errors] == [3, 0]

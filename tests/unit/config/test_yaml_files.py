@@ -186,6 +186,20 @@ def test_a_part_file_of_another_shape_is_refused(folder, name: str, text: str, m
     assert message in "".join(folder.marked(MAIN, files={**FILES, name: text}))
 
 
+@pytest.mark.parametrize("path", ["▸''", "▸[logging.yaml]", "▸~", "▸'${NOT_SET}'"])
+def test_the_path_of_a_part_is_a_path(folder, path: str) -> None:
+    (message,) = folder.marked(MAIN.replace("logging.yaml", path), files=FILES)
+    assert "the path of the logging file" in message or "NOT_SET" in message
+
+
+def test_a_backends_file_without_backends_is_refused(folder) -> None:
+    messages = folder.marked(MAIN, files={**FILES, "backends.yaml": "▸backend: []\n"})
+    assert [message.partition(" in ")[0] for message in messages] == [
+        "unknown key 'backend'",
+        "the key 'backends' is missing",
+    ]
+
+
 def test_nothing_goes_beside_the_path_of_a_part(folder) -> None:
     (message,) = folder.marked(MAIN.replace("logging.yaml}", "logging.yaml, ▸level: debug}"), files=FILES)
     assert "belongs into that file" in message
@@ -223,6 +237,7 @@ def test_what_is_not_yaml_is_reported_and_never_raised(folder, text: str, messag
 def test_the_place_of_a_syntax_error_is_where_it_is(folder) -> None:
     folder.marked("listen:\n  port: 1\n  host▸: x: y\n".replace("host▸: x: y", "host: x▸: y"))
     folder.marked("a: b\nc: d▸\x07\n")
+    folder.marked('a: b\nc: "\\U▸FFFFFFFF"\n')
 
 
 def test_a_file_that_is_not_utf_8_is_reported_at_its_first_bad_byte(tmp_path: Path) -> None:
