@@ -119,6 +119,7 @@ class PostgreSQL:
         self.portals: dict[bytes, str] = {}
         self.interrupted = False
         self.let_go = False  # slow statements do not wait
+        self.left = False  # its client's side is closed, which it notices when it reads
         self.user = ""
         self.running: Running = self._main()
         self.wants = next(self.running)
@@ -131,14 +132,18 @@ class PostgreSQL:
         self._run()
 
     def ended(self) -> None:
-        self._die()
+        self.left = True
+        self._run()
 
     def _run(self) -> None:
         while not self.over and self.wants == READ:
             message = self._next()
-            if message is None:
+            if message is not None:
+                self._send(message)
+            elif self.left:
+                self._die()
+            else:
                 return
-            self._send(message)
 
     def _next(self) -> Message | None:
         if not self.started:
@@ -466,19 +471,18 @@ class Client:
     # -- the far end of the port ---------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        for byte_count in (len(data),):
-            if self.logged_in:
-                self.after_login += data[:byte_count]
-            self.stream += data
-            for kind, body in cut(self.stream):
-                self.received.append((kind, body))
-                if not self.logged_in:
-                    self._log_in(kind, body)
-                    if self.logged_in:
-                        self.after_login += self.stream
+        if self.logged_in:
+            self.after_login += data
+        self.stream += data
+        for kind, body in cut(self.stream):
+            self.received.append((kind, body))
+            if not self.logged_in:
+                self._log_in(kind, body)
+                if self.logged_in:
+                    self.after_login += self.stream
 
     def ended(self) -> None:
-        self.over = True
+        self.leave()
 
     def _log_in(self, kind: str, body: bytes) -> None:
         if kind == "K":
@@ -560,6 +564,7 @@ class Recording:
 
     def ended(self) -> None:
         self.over = True
+        self.port.leave()
 
 
 def direct_transcript(said: bytes, token: str) -> bytes:
