@@ -5,6 +5,7 @@ Texts are decoded as UTF-8 with surrogateescape: whatever bytes a peer sent come
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from struct import Struct
 
@@ -14,6 +15,7 @@ from pgpooler.protocol import codes
 INT32 = Struct("!i")
 UINT32 = Struct("!I")
 TWO_INT32 = Struct("!ii")
+SQLSTATE = re.compile("[0-9A-Z]{5}")
 
 
 def decode_text(raw: bytes) -> str:
@@ -215,7 +217,7 @@ def read_error(body: bytes) -> PeerError:
         position = stop + 1
     return PeerError(
         fields.get("M", "the server sent an error without a message"),
-        sqlstate=fields.get("C") or "XX000",
+        sqlstate=code if SQLSTATE.fullmatch(code := fields.get("C", "")) else "XX000",
         severity=fields.get("V") or fields.get("S") or "ERROR",
         detail=fields.get("D"),
         hint=fields.get("H"),

@@ -277,7 +277,7 @@ def test_errors_and_notices_are_read_as_the_spec_wrote_them(data: st.DataObject)
     error = messages.read_error(encode(instance)[5:])
     if b"M" in said:
         assert error.message == said[b"M"]
-    assert error.sqlstate == (said.get(b"C") or "XX000")
+    assert error.sqlstate == (said[b"C"] if re.fullmatch("[0-9A-Z]{5}", said.get(b"C", "")) else "XX000")
     assert error.severity == (said.get(b"V") or said.get(b"S") or "ERROR")
     assert (error.detail, error.hint) == (said.get(b"D"), said.get(b"H"))
 
