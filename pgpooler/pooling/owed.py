@@ -104,6 +104,8 @@ class Owed:
             kind = requests.popleft()
             if kind == END_OF_COPY:
                 self.copy_in = False
+                if requests and requests[0] != SYNC and kept[0] == BATCH:
+                    self.doubt = "a batch went on behind the end of a COPY that may have begun only there"
                 break
             if kind == SYNC:
                 self.swallowed += 1

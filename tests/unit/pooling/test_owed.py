@@ -190,6 +190,13 @@ def test_a_request_into_an_open_copy_leaves_doubt() -> None:
     assert owed.doubt
 
 
+def test_a_batch_that_goes_on_behind_the_end_of_a_copy_leaves_doubt() -> None:
+    """Which of the two batches began the COPY cannot be seen, and so not whether the server still reads data."""
+    owed = owing(PARSE, BIND, EXECUTE, codes.COPY_DONE, BIND, EXECUTE, codes.SYNC)
+    owed.copy_in_response()
+    assert owed.doubt
+
+
 def test_a_copy_nobody_asked_for_leaves_doubt() -> None:
     owed = Owed()
     owed.copy_in_response()
