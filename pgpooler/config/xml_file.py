@@ -61,13 +61,18 @@ def parse_xml(text: str, file: str, sources: Sources) -> Element | None:
         sources.error(place, f"not valid XML: {expat.errors.messages[error.code]}")
         return None
     except _Refused as refused:
-        sources.error(document.here(), str(refused))
+        sources.error(refused.place, refused.message)
         return None
     return document.root
 
 
 class _Refused(Exception):
     """Something that XML allows and this reader does not."""
+
+    def __init__(self, place: Place, message: str) -> None:
+        super().__init__(message)
+        self.place = place
+        self.message = message
 
 
 class _Document:
@@ -100,14 +105,15 @@ class _Document:
 
     def declaration(self, version: str, encoding: str | None, standalone: int) -> None:
         if encoding and encoding.lower() not in ("utf-8", "us-ascii"):
-            raise _Refused(f"the encoding {encoding} is not supported; write the file in UTF-8")
+            raise _Refused(self.here(), f"the encoding {encoding} is not supported; write the file in UTF-8")
 
     def doctype(self, *_: object) -> None:
-        raise _Refused("document types (<!DOCTYPE ...>) are refused")
+        start = self.content.rfind(b"<!DOCTYPE", 0, self.parser.CurrentByteIndex + 1)  # expat is behind the name
+        raise _Refused(self.at(start), "document types (<!DOCTYPE ...>) are refused")
 
     def start(self, tag: str, flat: list[str]) -> None:
         if len(self.open) >= DEEPEST:
-            raise _Refused("nested too deeply")
+            raise _Refused(self.here(), "nested too deeply")
         offset = self.parser.CurrentByteIndex
         element = Element(tag, self.at(offset))
         # Expat says where an element starts, not where its attributes do.

@@ -51,6 +51,10 @@ routing:
 """
 
 
+POOL = '<pools><pool name="p" backend="a"/></pools>'
+ROUTE = '<routing><route user="u" pool="p"/></routing>'
+
+
 def without_places(configuration: Configuration) -> Configuration:
     rules = tuple(msgspec.structs.replace(rule, place="") for rule in configuration.routing.rules)
     routing = msgspec.structs.replace(configuration.routing, rules=rules)
@@ -124,6 +128,14 @@ def test_every_section_and_the_defaults_can_be_written(folder) -> None:
         ('<listen port="1"/>\n▸<listen port="2"/>', "here twice"),
         ('<listen host="::1">▸<host>::2</host></listen>', "as an attribute and as an element"),
         ("▸words", "means nothing"),
+        ("<listen port='1'>\n  ▸words</listen>", "means nothing"),
+        ("<listen port='1'>  ▸words</listen>", "means nothing"),
+        ("<pools>▸words</pools>", "means nothing"),
+        ("<routing>▸words</routing>", "means nothing"),
+        ("<routing><route>▸words</route></routing>", "means nothing"),
+        ('<routing><route ▸usr="x" user="u" pool="p"/></routing>' + POOL, "did you mean 'user'"),
+        (POOL + POOL.replace('name="p"', 'name="▸p"') + ROUTE, "another pool called 'p'"),
+        ('<pools>▸<pool name="p"/></pools>' + ROUTE, "<pool> needs the attribute 'backend'"),
         ('<pools ▸size="3"/>', "unknown attribute 'size'"),
         ('<pools>▸<pol name="p"/></pools>', "unknown element <pol> in <pools>; did you mean 'pool'"),
         ('<pools>▸<pool backend="a"/></pools>', "<pool> needs the attribute 'name'"),
@@ -161,10 +173,10 @@ def test_a_wrong_pool_is_refused_at_its_place_once_however_many_routes_use_it(fo
 def test_users_need_names_and_each_only_once(folder) -> None:
     text = xml("").replace(
         '<auth method="trust"/>',
-        '<auth><user name="a" password="x"/><user name="▸a" password="y"/>▸<user password="z"/>▸<usr/></auth>',
+        '<auth><user name="a" password="x"/><user name="▸a" password="y"/>▸<user password="z"/>▸<usr/>▸words</auth>',
     )
     messages = folder.marked(text, name="pgpooler.xml")
-    assert len(messages) == 3
+    assert len(messages) == 4
 
 
 def test_without_users_trust_must_be_written_out_in_xml_too(folder) -> None:
@@ -192,6 +204,16 @@ def test_what_is_not_our_xml_is_refused(folder, text: str, message: str) -> None
     (problem,) = folder.problems(text, name="pgpooler.xml")
     assert message in problem.message
     assert problem.line == 1
+
+
+def test_the_place_of_a_syntax_error_is_where_it_is(folder) -> None:
+    folder.marked("<pgpooler>\n <a>▸&b;</a>\n</pgpooler>", name="pgpooler.xml")
+    folder.marked("<!-- x -->\n  ▸<!DOCTYPE a><a/>", name="pgpooler.xml")
+
+
+def test_elements_may_be_twenty_deep_and_no_deeper(folder) -> None:
+    folder.marked(xml("▸" + "<a>" * 19 + "</a>" * 19), name="pgpooler.xml")
+    folder.marked(xml("<a>" * 19 + "▸<a>" + "</a>" * 20), name="pgpooler.xml")
 
 
 def test_columns_count_characters_not_bytes(folder) -> None:
