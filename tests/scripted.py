@@ -21,7 +21,7 @@ from pgpooler.errors import PeerError
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import Cleartext, make_verifier, md5_digest, md5_response
 from pgpooler.protocol.scram import ScramClient, ScramServer, State
-from tests.memory import MemoryPort, World
+from tests.memory import MemoryPort, World, configure
 
 Message = tuple[str, bytes]
 Running = Generator[str, Message, None]
@@ -569,8 +569,6 @@ class Recording:
 
 def direct_transcript(said: bytes, token: str) -> bytes:
     """What a client that says this gets from a server of its own, with slow statements let go at once."""
-    from tests.memory import configure
-
     world = World(configure())
     port = MemoryPort(world, "direct")
     process = Cluster().serve(port)
@@ -579,3 +577,39 @@ def direct_transcript(said: bytes, token: str) -> bytes:
     port.incoming.clear()
     process.receive(said)
     return bytes(port.incoming)
+
+
+class Setting:
+    """A world with servers, and shortcuts."""
+
+    def __init__(self, **settings: object) -> None:
+        self.world = World(configure(**settings))  # type: ignore[arg-type]
+        self.cluster = Cluster()
+        self.cluster.attach(self.world)
+        self.number = 0
+
+    def client(self, user: str = "alice") -> Client:
+        """A client that came as far as it can come at once."""
+        self.number += 1
+        client = Client(self.world, f"c{self.number}", user=user)
+        self.world.settle()
+        self.world.check_limits()
+        return client
+
+    def clients(self, count: int, user: str = "alice") -> list[Client]:
+        return [self.client(user) for _ in range(count)]
+
+    def leave(self, *clients: Client) -> None:
+        for client in clients:
+            client.terminate()
+            self.world.settle()
+            self.world.check_limits()
+
+    def server(self, client: Client) -> int:
+        """The process that serves the client."""
+        return client.process_id
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        pool = self.world.pool
+        return len(pool.idle), len(pool.busy), pool.opening, len(pool.waiters)

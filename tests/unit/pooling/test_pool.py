@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgpooler.errors import ServerUnavailable
 from pgpooler.pooling.states import ServerState
-from tests.memory import World, configure
-from tests.scripted import Client, Cluster, PostgreSQL, error
-
-
-class Setting:
-    """A world with servers, and shortcuts."""
-
-    def __init__(self, **settings: float) -> None:
-        self.world = World(configure(**settings))  # type: ignore[arg-type]
-        self.cluster = Cluster()
-        self.cluster.attach(self.world)
-        self.number = 0
-
-    def client(self, user: str = "alice") -> Client:
-        """A client that came as far as it can come at once."""
-        self.number += 1
-        client = Client(self.world, f"c{self.number}", user=user)
-        self.world.settle()
-        self.world.check_limits()
-        return client
-
-    def clients(self, count: int, user: str = "alice") -> list[Client]:
-        return [self.client(user) for _ in range(count)]
-
-    def leave(self, *clients: Client) -> None:
-        for client in clients:
-            client.terminate()
-            self.world.settle()
-            self.world.check_limits()
-
-    def server(self, client: Client) -> int:
-        """The process that serves the client."""
-        return client.process_id
-
-    @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        pool = self.world.pool
-        return len(pool.idle), len(pool.busy), pool.opening, len(pool.waiters)
+from tests.scripted import Client, PostgreSQL, Setting, error
 
 
 def test_the_connection_used_last_is_used_next() -> None:
@@ -76,7 +41,7 @@ def test_waiters_are_served_in_the_order_in_which_they_came() -> None:
     """W9: nobody overtakes, nobody is lost."""
     setting = Setting(pool_size=1)
     clients = setting.clients(5)
-    for client, following in zip(clients, clients[1:], strict=False):
+    for client, following in itertools.pairwise(clients):
         assert client.logged_in
         assert not following.logged_in
         setting.leave(client)
