@@ -15,9 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pgpooler.config.model import Backend
 from pgpooler.errors import PeerError, ServerUnavailable
 from pgpooler.net.addresses import tune
+from pgpooler.net.names import Address, Names
+from pgpooler.net.port import SocketPort
 from pgpooler.net.relay import Relay
 from pgpooler.pooling.effects import Effects
 from pgpooler.pooling.pool import Pool
+from pgpooler.pooling.port import Port
 from pgpooler.pooling.server import ServerSession
 from pgpooler.protocol import messages
 
@@ -33,6 +36,7 @@ class Connector(Effects):
     def __init__(self, loop: asyncio.AbstractEventLoop, relay: Relay) -> None:
         self._loop = loop
         self._relay = relay
+        self._names = Names(loop)
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="pgpooler-compute")
 
@@ -44,9 +48,8 @@ class Connector(Effects):
 
     def cancel(self, server: ServerSession, settled: Callable[[bool, float], None]) -> None:
         """Send a cancel request over a connection of its own and see how that ends."""
-        backend = server.pool.use.backend
         request = messages.cancel_request(server.process_id, server.cancel_key)
-        self._start(self._cancel(backend, server.port.peer, request, settled))
+        self._start(self._cancel(server.port, request, settled))
 
     def compute(self, work: Callable[[], object], done: Callable[[object, float], None]) -> None:
         """Run `work` in a thread."""
@@ -78,7 +81,7 @@ class Connector(Effects):
         error: PeerError
         try:
             async with asyncio.timeout(timeout or None):
-                connection, peer = await self._connect(backend)
+                connection, peer = await self._connect(backend, timeout)
         except TimeoutError:
             error = _unreachable(backend, f"no connection within {timeout:g} s (server_connect_timeout)")
         except OSError as reason:
@@ -89,42 +92,50 @@ class Connector(Effects):
         logger.warning("%s", f"{error.message} {error.detail}")
         pool.failed(error, self._relay.clock())
 
-    async def _connect(self, backend: Backend) -> tuple[socket.socket, str]:
-        """Connect to the first of the backend's addresses that answers.  Raises the last OSError if none does."""
+    async def _connect(self, backend: Backend, timeout: float) -> tuple[socket.socket, str]:
+        """Connect to the first of the backend's addresses that answers.  Raises the last OSError if none does.
+
+        `timeout` (0: none) is shared out among the addresses, so that one which is silent leaves time for the next.
+        """
         if backend.host.startswith("/"):
             path = f"{backend.host}/.s.PGSQL.{backend.port}"
-            return await self._connect_to(socket.AF_UNIX, path, path), path
-        found = await self._loop.getaddrinfo(backend.host, backend.port, type=socket.SOCK_STREAM)
+            return await self._connect_to((socket.AF_UNIX, path)), path
+        over = self._loop.time() + timeout
+        found = await self._names.addresses(backend.host, backend.port)
         failure: OSError = OSError(f"{backend.host} has no address")
-        for family, _, _, _, address in found:
+        for number, address in enumerate(found):
+            share = (over - self._loop.time()) / (len(found) - number)
             try:
-                return await self._connect_to(family, address, backend.host), f"{backend.host}:{backend.port}"
-            except OSError as error:
+                async with asyncio.timeout(share if timeout else None):
+                    return await self._connect_to(address), f"{backend.host}:{backend.port}"
+            except OSError as error:  # TimeoutError is one
                 failure = error
         raise failure
 
-    async def _connect_to(self, family: int, address: object, name: str) -> socket.socket:
+    async def _connect_to(self, place: Address) -> socket.socket:
+        family, address = place
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
             tune(connection)
-            await self._loop.sock_connect(connection, address)  # type: ignore[arg-type]  # typeshed: no unix paths
+            await self._loop.sock_connect(connection, address)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    async def _cancel(
-        self, backend: Backend, peer: str, request: bytes, settled: Callable[[bool, float], None]
-    ) -> None:
+    async def _cancel(self, port: Port, request: bytes, settled: Callable[[bool, float], None]) -> None:
+        """Send the request to the very address that the server connection goes to: a name may stand for several."""
         orderly = False
         try:
+            if not isinstance(port, SocketPort):
+                raise OSError("no socket")
+            place = port.socket.family, port.socket.getpeername()
             async with asyncio.timeout(CANCEL_TIMEOUT):
-                connection, _ = await self._connect(backend)
-                with connection:
+                with await self._connect_to(place) as connection:
                     await self._loop.sock_sendall(connection, request)
                     orderly = await self._loop.sock_recv(connection, 1) == b""
-        except (OSError, TimeoutError) as error:
-            logger.warning("a cancel request to %s ended in an unknown way: %s", peer, _words(error))
+        except OSError as error:  # TimeoutError is one
+            logger.warning("a cancel request to %s ended in an unknown way: %s", port.peer, _words(error))
         settled(orderly, self._relay.clock())
 
     async def _compute(self, work: Callable[[], object], done: Callable[[object, float], None]) -> None:
