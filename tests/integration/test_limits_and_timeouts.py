@@ -358,11 +358,11 @@ NOT_NOW = encode(backend("ErrorResponse", fields=((b"S", b"FATAL"), (b"C", b"57P
 class SilentServer:
     """Listens and never answers.  `accepted` counts the connections it took."""
 
-    def __init__(self, *, answers: bytes | None = None) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, answers: bytes | None = None) -> None:
         self.accepted = 0
         self._answers = answers
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listening.getsockname()[1])
+        self._listening = socket.create_server((host, port))
+        self.host, self.port = self._listening.getsockname()
         self._connections: list[socket.socket] = []
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -381,18 +381,18 @@ class SilentServer:
 
     def close(self) -> None:
         self._answers = b"stop"
-        with socket.create_connection(("127.0.0.1", self.port)):
+        with socket.create_connection((self.host, self.port)):
             self._thread.join()
         for connection in [*self._connections, self._listening]:
             connection.close()
 
 
 @contextlib.contextmanager
-def full_backlog() -> Iterator[int]:
+def full_backlog(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """The port of a listener that takes no more connections: attempts to connect hang."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.socket())
-        listening.bind(("127.0.0.1", 0))
+        listening.bind((host, port))
         listening.listen(0)
         address = listening.getsockname()
         for _ in range(8):
