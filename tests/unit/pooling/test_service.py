@@ -1,0 +1,212 @@
+"""What all sessions share: limits on clients, draining, the way out, and counts that come back to base."""
+
+from __future__ import annotations
+
+import pytest
+
+from pgpooler.config.model import PoolMode, Rule
+from pgpooler.errors import ConfigurationError
+from pgpooler.pooling.service import REMEMBERED_KEYS
+from pgpooler.protocol.passwords import Cleartext, Derivation, ScramKeys
+from tests.memory import World, configure
+from tests.scripted import Client, Recording, Setting, query
+
+BASE = {"clients": 0, "admitted": 0, "cancel keys": 0, "used": 0, "in pools": 0, "waiting": 0, "clients of pools": 0}
+
+
+def test_a_mode_that_this_version_does_not_have_is_refused() -> None:
+    """W16: better refused than accepted without effect."""
+    with pytest.raises(ConfigurationError, match=r"a\.yaml:3:4: pool_mode statement"):
+        World(configure(rules=(Rule(backend="primary", pool_mode=PoolMode.STATEMENT, place="a.yaml:3:4"),)))
+
+
+def test_no_more_clients_than_max_client_conn_are_let_in() -> None:
+    """W24"""
+    setting = Setting(max_client_conn=2)
+    first, _, third = setting.clients(3)
+    assert third.sqlstates == ["53300"]
+    assert third.errors[0].message == "sorry, too many clients already"
+    assert third.over
+    assert setting.world.service.admitted == 2
+    setting.leave(first)
+    assert not setting.client().errors
+
+
+def test_a_connection_that_does_not_log_in_does_not_count_as_a_client() -> None:
+    setting = Setting(max_client_conn=1)
+    for _ in range(5):
+        Recording(setting.world.accept())
+    assert setting.client().logged_in
+
+
+def test_a_connection_that_says_nothing_is_closed_after_client_login_timeout() -> None:
+    """W24: three bytes do not hold a descriptor for ever."""
+    setting = Setting(client_login_timeout=10)
+    port = setting.world.accept()
+    recording = Recording(port)
+    port.say(b"\0\0\0")
+    setting.world.pass_time(9.9)
+    assert not port.closed
+    setting.world.pass_time(0.1)
+    assert recording.over
+    assert b"client_login_timeout" in recording.data
+    assert len(setting.world.service.clients) == 0
+
+
+def test_client_login_timeout_0_is_no_limit() -> None:
+    setting = Setting(client_login_timeout=0)
+    port = setting.world.accept()
+    setting.world.pass_time(100_000)
+    assert not port.closed
+
+
+def test_who_waits_for_a_connection_has_logged_in() -> None:
+    setting = Setting(client_login_timeout=10, query_wait_timeout=0)
+    _, waiter = setting.clients(2)
+    setting.world.pass_time(1000)
+    assert not waiter.over
+
+
+def test_who_drains_lets_nobody_in() -> None:
+    setting = Setting()
+    client = setting.client()
+    setting.world.service.drain()
+    late = setting.client()
+    assert late.sqlstates == ["57P03"]
+    client.ask(f"row {client.token}")
+    setting.world.settle()
+    assert client.rows == [client.token]
+
+
+def test_clients_that_are_closed_are_told_57p01() -> None:
+    setting = Setting()
+    active, waiting = setting.clients(2)
+    silent = setting.world.accept()
+    assert setting.world.service.close_clients(setting.world.now) == 3
+    setting.world.settle()
+    assert active.sqlstates == waiting.sqlstates == ["57P01"]
+    assert active.over
+    assert waiting.over
+    assert silent.finishing
+    assert len(setting.world.service.clients) == 0
+
+
+def test_a_client_in_the_middle_of_a_row_is_closed_without_another_byte() -> None:
+    setting = Setting()
+    client = setting.client()
+    client.ask(f"row {client.token} 1 5000")
+    process = setting.cluster.processes[0]
+    setting.world.chunk = 100
+    while not client.after_login:
+        for step in setting.world.steps():
+            step()
+    process.stalled = True
+    before = bytes(client.after_login + client.port.outgoing)
+    setting.world.service.close_clients(setting.world.now)
+    while client.port.step_far():
+        pass
+    assert client.over
+    assert bytes(client.after_login) == before
+    assert "E" not in client.kinds
+
+
+def test_all_server_connections_are_closed_at_the_end() -> None:
+    setting = Setting(pool_size=3)
+    first, _, _ = setting.clients(3)
+    setting.leave(first)
+    setting.world.service.close_clients(setting.world.now)
+    setting.world.service.close_servers(setting.world.now)
+    setting.world.settle()
+    assert setting.cluster.alive == []
+    assert setting.world.counts() == BASE
+
+
+def test_every_connection_that_ends_is_logged_with_its_reason() -> None:
+    setting = Setting()
+    setting.leave(setting.client())
+    level, number, line = next(line for line in setting.world.log_lines if "user=alice" in line[2])
+    assert (level, number) == ("info", 1)
+    assert line == "closed: user=alice database=shop client=10.0.0.1:5000 reason=client disconnected"
+    setting.cluster.processes[0].crash()
+    setting.world.settle()
+    assert "server connection 1 closed: user=alice" in setting.world.log_lines[-1][2]
+
+
+def test_the_log_has_numbers_that_are_never_used_again() -> None:
+    """W28: a descriptor's number names many connections."""
+    setting = Setting(pool_size=5)
+    numbers = []
+    for _ in range(5):
+        client = setting.client()
+        numbers.append(client.session.number)  # type: ignore[union-attr]
+        setting.leave(client)
+    assert numbers == [1, 2, 3, 4, 5]
+
+
+def test_a_snapshot_counts_everybody() -> None:
+    setting = Setting(pool_size=1)
+    setting.clients(3)
+    Recording(setting.world.accept())
+    snapshot = setting.world.service.snapshot()
+    assert (snapshot["clients"], snapshot["admitted"], snapshot["waiting"]) == (4, 3, 2)
+    assert snapshot["cancel_keys"] == 1
+    assert snapshot["server_connections_made"] == 1
+    assert snapshot["draining"] is False
+
+
+def test_counts_are_back_to_base_when_all_have_gone() -> None:
+    setting = Setting(pool_size=2, backend_pool_size=3, server_idle_timeout=5)
+    clients = [*setting.clients(4, "alice"), *setting.clients(2, "bob")]
+    clients[0].ask("slow c1")
+    clients[1].say(query("begin c2")[:7])
+    for number, client in enumerate(clients):
+        (client.leave, client.break_off, client.terminate)[number % 3]()
+        setting.world.settle()
+        setting.world.check_limits()
+    setting.world.pass_time(100)
+    assert setting.world.counts() == BASE
+    assert setting.world.ports == []
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+
+def derive(world: World, password: bytes) -> list[object]:
+    results: list[object] = []
+    world.service.derive(Derivation(password, b"salt", 1), lambda result, now: results.append(result), world.now)
+    return results
+
+
+def test_keys_are_computed_once() -> None:
+    world = World(configure())
+    first = derive(world, b"secret")
+    assert first == []
+    world.settle()
+    assert isinstance(first[0], ScramKeys)
+    assert derive(world, b"secret") == first
+    assert world.computations == []
+
+
+def test_a_failed_computation_is_reported_and_not_remembered() -> None:
+    world = World(configure())
+    results: list[object] = []
+    broken = Derivation(b"x", b"salt", 0)  # hashlib refuses
+    world.service.derive(broken, lambda result, now: results.append(result), world.now)
+    world.settle()
+    assert isinstance(results[0], Exception)
+    assert len(world.service.scram_keys) == 0
+
+
+def test_no_more_keys_are_remembered_than_the_limit() -> None:
+    world = World(configure())
+    for number in range(REMEMBERED_KEYS + 10):
+        derive(world, b"%d" % number)
+        world.settle()
+    assert len(world.service.scram_keys) == REMEMBERED_KEYS
+
+
+def test_the_user_entry_logs_in_to_the_server_unless_the_backend_has_one() -> None:
+    world = World(configure(users={"alice": "secret"}))
+    assert world.service.access.server_credentials("alice") == Cleartext(b"secret")
+    client = Client(world, "x")
+    assert client.session is not None
