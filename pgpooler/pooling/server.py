@@ -440,7 +440,7 @@ class ServerSession(Session):
         client, self.client = self.client, None
         self.until = 0.0
         self.service.deadlines.forget(self)
-        if state != ACTIVE and not self.port.queue:
+        if state != ACTIVE and not self.doomed and not self.port.queue:
             self.port.write_all(messages.TERMINATE)
         self.port.close()
         self.service.server_closed(self, reason)
