@@ -31,6 +31,7 @@ class Relay:
         self.ports: set[SocketPort] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._closed = False
         loop.add_reader(self.poller.fileno(), self.run_ready)
 
     def add(self, connection: socket.socket, peer: str) -> SocketPort:
@@ -77,6 +78,9 @@ class Relay:
 
     def close(self) -> None:
         """Close every socket and leave the event loop."""
+        if self._closed:
+            return
+        self._closed = True
         self._loop.remove_reader(self.poller.fileno())
         if self._timer is not None:
             self._timer.cancel()
