@@ -1,0 +1,178 @@
+"""The pools of one backend under anything that can happen to them: checkout, checkin, failure, time, reload.
+
+The clients here ask for no parameters, so that a lease is granted at once, in the middle of whatever brought it about.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pgpooler.config.model import Backend, Configuration
+from pgpooler.config.model import Rule as RoutingRule
+from pgpooler.errors import ServerUnavailable
+from pgpooler.pooling.client import ClientSession
+from pgpooler.pooling.pool import Pool
+from pgpooler.pooling.states import ClientState
+from tests.memory import World, configure
+from tests.scripted import Client, Cluster, PostgreSQL
+
+USERS = ("alice", "bob", "carol")
+
+
+class PoolMachine(RuleBasedStateMachine):
+    @initialize(
+        pool_size=st.integers(0, 3),
+        cap=st.integers(0, 4),
+        wait=st.sampled_from((0, 7)),
+        lifetime=st.sampled_from((0, 40)),
+        max_queue=st.sampled_from((0, 0, 2)),
+    )
+    def begin(self, pool_size: int, cap: int, wait: float, lifetime: float, max_queue: int) -> None:
+        self.pool_size, self.cap, self.host = pool_size, cap, "pg1"
+        self.settings = {
+            "query_wait_timeout": wait,
+            "server_lifetime": lifetime,
+            "server_idle_timeout": 90,
+            "max_queue": max_queue,
+        }
+        self.target = "primary"
+        self.world = World(self.configuration())
+        self.cluster = Cluster()
+        self.cluster.attach(self.world)
+        self.clients: list[Client] = []
+        self.before: dict[Pool, list[ClientSession]] = {}
+
+    def configuration(self) -> Configuration:
+        backends = (
+            Backend(name="primary", host=self.host, pool_size=self.cap),
+            Backend(name="replica", host="pg2", pool_size=self.cap),
+        )
+        return configure(
+            pool_size=self.pool_size,
+            backends=backends,
+            rules=(RoutingRule(backend=self.target),),
+            **self.settings,
+        )
+
+    @property
+    def present(self) -> list[Client]:
+        return [client for client in self.clients if not client.over]
+
+    @precondition(lambda self: len(self.present) < 8)
+    @rule(user=st.sampled_from(USERS), settled=st.booleans())
+    def connect(self, user: str, settled: bool) -> None:
+        self.clients.append(Client(self.world, "", user=user))
+        if settled:
+            self.world.settle()
+
+    @precondition(lambda self: self.present)
+    @rule(
+        data=st.data(), how=st.sampled_from((Client.terminate, Client.leave, Client.break_off)), settled=st.booleans()
+    )
+    def leave(self, data: st.DataObject, how, settled: bool) -> None:  # type: ignore[no-untyped-def]
+        how(data.draw(st.sampled_from(self.present)))
+        if settled:
+            self.world.settle()
+
+    @precondition(lambda self: self.cluster.alive)
+    @rule(data=st.data(), how=st.sampled_from((PostgreSQL.terminate, PostgreSQL.crash)))
+    def end_server(self, data: st.DataObject, how) -> None:  # type: ignore[no-untyped-def]
+        how(data.draw(st.sampled_from(self.cluster.alive)))
+
+    @precondition(lambda self: self.cluster.alive)
+    @rule(data=st.data(), stalled=st.booleans())
+    def stall_server(self, data: st.DataObject, stalled: bool) -> None:
+        data.draw(st.sampled_from(self.cluster.alive)).stalled = stalled
+
+    @rule(hold=st.booleans())
+    def hold_opens(self, hold: bool) -> None:
+        self.world.hold_opens = hold
+
+    @precondition(lambda self: self.world.opening)
+    @rule(data=st.data(), succeeds=st.booleans())
+    def answer_open(self, data: st.DataObject, succeeds: bool) -> None:
+        index = data.draw(st.integers(0, len(self.world.opening) - 1))
+        self.world.answer_open(index, error=None if succeeds else ServerUnavailable("cannot be reached"))
+
+    @rule(unreachable=st.booleans())
+    def reach(self, unreachable: bool) -> None:
+        self.world.unreachable = {"primary": "Connection refused"} if unreachable else {}
+
+    @rule(seconds=st.sampled_from((0.05, 0.11, 0.5, 8.0, 61.0, 100.0)))
+    def pass_time(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+
+    @rule()
+    def settle(self) -> None:
+        self.world.settle()
+
+    @rule(
+        pool_size=st.integers(0, 3),
+        cap=st.integers(0, 4),
+        host=st.sampled_from(("pg1", "pg1", "elsewhere")),
+        goal=st.sampled_from(("primary", "primary", "replica")),
+    )
+    def reload(self, pool_size: int, cap: int, host: str, goal: str) -> None:
+        """Limits only grow below what is busy: lower ones take hold as connections come back (tried elsewhere)."""
+        uses = list(self.world.service.pools._uses.values())
+        busiest = max((len(pool.busy) + pool.opening for pool in self.world.pools), default=0)
+        busy = max(use.used - sum(len(pool.idle) for pool in use.pools) for use in uses)
+        self.pool_size = max(pool_size, busiest) if pool_size else 0
+        self.cap = max(cap, busy) if cap else 0
+        self.host, self.target = host, goal
+        self.world.reload(self.configuration())
+
+    @invariant()
+    def limits_hold(self) -> None:
+        if hasattr(self, "world"):
+            self.world.check_limits()
+
+    @invariant()
+    def nobody_is_overtaken(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        for pool, earlier in self.before.items():
+            still = [client for client in earlier if client in pool.waiters]
+            assert [client for client in pool.waiters if client in still] == still, "the order changed"
+            for client in earlier:
+                if client.state == ClientState.ACTIVE and client.pool is pool:
+                    assert not any(one in pool.waiters for one in earlier[: earlier.index(client)])
+        self.before = {pool: list(pool.waiters) for pool in self.world.pools}
+
+    @invariant()
+    def room_is_not_wasted(self) -> None:
+        """Who waits while there is room has a connection being opened, or the pool pauses after a failure."""
+        if not hasattr(self, "world"):
+            return
+        for pool in self.world.pools:
+            if pool.waiters and not pool.full and not pool.use.full and not self.world.now < pool.retry_at:
+                assert pool.opening >= len(pool.waiters) or pool.due, pool
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        world.hold_opens, world.unreachable = False, {}
+        for process in self.cluster.processes:
+            process.stalled = False
+        for _ in range(20):
+            world.pass_time(6)
+            if not any(pool.waiters for pool in world.pools):
+                break
+            for client in self.present:
+                if client.logged_in:
+                    client.leave()
+        assert not any(pool.waiters for pool in world.pools), f"lost: {world.pools}"
+        for client in self.present:
+            client.leave()
+        world.pass_time(500)
+        assert set(world.counts().values()) == {0}, world.counts()
+        assert world.ports == []
+        assert len(world.service.pools) == 0
+        assert not any(use.pools for use in world.service.pools._uses.values())
+
+
+TestPools = PoolMachine.TestCase
+TestPools.settings = settings(deadline=None, stateful_step_count=40)
