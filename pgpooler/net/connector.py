@@ -6,6 +6,7 @@ None of this is on the path of a query.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -49,7 +50,7 @@ class Connector(Effects):
     def cancel(self, server: ServerSession, settled: Callable[[bool, float], None]) -> None:
         """Send a cancel request over a connection of its own and see how that ends."""
         request = messages.cancel_request(server.process_id, server.cancel_key)
-        self._start(self._cancel(server.port, request, settled))
+        self._start(self._cancel(_other_end(server.port), server.port.peer, request, settled))
 
     def compute(self, work: Callable[[], object], done: Callable[[object, float], None]) -> None:
         """Run `work` in a thread."""
@@ -123,19 +124,18 @@ class Connector(Effects):
             raise
         return connection
 
-    async def _cancel(self, port: Port, request: bytes, settled: Callable[[bool, float], None]) -> None:
-        """Send the request to the very address that the server connection goes to: a name may stand for several."""
+    async def _cancel(
+        self, place: Address | None, peer: str, request: bytes, settled: Callable[[bool, float], None]
+    ) -> None:
         orderly = False
         try:
-            if not isinstance(port, SocketPort):
-                raise OSError("no socket")
-            place = port.socket.family, port.socket.getpeername()
-            async with asyncio.timeout(CANCEL_TIMEOUT):
-                with await self._connect_to(place) as connection:
-                    await self._loop.sock_sendall(connection, request)
-                    orderly = await self._loop.sock_recv(connection, 1) == b""
+            if place is not None:
+                async with asyncio.timeout(CANCEL_TIMEOUT):
+                    with await self._connect_to(place) as connection:
+                        await self._loop.sock_sendall(connection, request)
+                        orderly = await self._loop.sock_recv(connection, 1) == b""
         except OSError as error:  # TimeoutError is one
-            logger.warning("a cancel request to %s ended in an unknown way: %s", port.peer, _words(error))
+            logger.warning("a cancel request to %s ended in an unknown way: %s", peer, _words(error))
         settled(orderly, self._relay.clock())
 
     async def _compute(self, work: Callable[[], object], done: Callable[[object, float], None]) -> None:
@@ -152,6 +152,14 @@ class Connector(Effects):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown(wait=True)
+
+
+def _other_end(port: Port) -> Address | None:
+    """The very address that a server connection goes to (its name may stand for several); None if its end is near."""
+    if isinstance(port, SocketPort) and not port.closed:
+        with contextlib.suppress(OSError):
+            return port.socket.family, port.socket.getpeername()
+    return None
 
 
 def _unreachable(backend: Backend, reason: str) -> ServerUnavailable:
