@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
+from pgpooler.pooling.cleaning import CLEANING_TIMEOUT, Cleaning
 from pgpooler.pooling.owed import Owed
 from pgpooler.pooling.port import Port, Session
 from pgpooler.pooling.server_login import ServerLogin
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
 
 TAKEN_LIMIT = 1 << 20  # bytes of a message we must see whole; a server that needs more is not PostgreSQL
 STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parameters do not get set is closed
-CANCEL_AGAIN = 0.2  # seconds; a cancel request that comes before the query it is meant for has no effect
-CLEANING_TIMEOUT = 30.0  # seconds until a connection that does not get clean is closed
 PROBE_TIMEOUT = 10.0
-RESET_QUERY = "DISCARD ALL"
 SEVERITY_WITHIN = 64  # bytes of an ErrorResponse in which the untranslated severity stands
 LAST_SEVERITIES = (b"\0VFATAL\0", b"\0VPANIC\0")  # after these the server closes the connection
 
@@ -52,13 +50,11 @@ class ServerSession(Session):
     """One connection to PostgreSQL."""
 
     __slots__ = (
-        "abrupt",
         "asked",
-        "cancel_again_at",
         "cancel_key",
         "cancels",
+        "cleaning",
         "client",
-        "doomed",
         "error",
         "expires_at",
         "farewell",
@@ -72,7 +68,6 @@ class ServerSession(Session):
         "pool",
         "port",
         "process_id",
-        "reset",
         "service",
         "state",
         "status",
@@ -95,13 +90,10 @@ class ServerSession(Session):
         self.process_id = 0
         self.cancel_key = b""
         self.cancels = 0  # cancel requests on their way whose end is not known yet
-        self.abrupt = False  # the client that is gone left without Terminate: what it had running is canceled
-        self.cancel_again_at = 0.0  # 0: not
-        self.doomed = ""  # why the connection will not be used again, once the server has ended it
+        self.cleaning: Cleaning | None = None
         self.asked = ""  # the statement of our own that the server is running
         self.error: PeerError | None = None  # the last one that no client was told
         self.farewell = False  # the server has said why it will close the connection
-        self.reset = False
         self.expires_at = expires_at
         self.idle_since = now
         self.last_traffic = now
@@ -168,14 +160,13 @@ class ServerSession(Session):
     def lease(self, client: ClientSession, now: float) -> None:
         """Belong to this client from now on: first with its parameters set, then its bytes are relayed."""
         self.client = client
-        self.reset = False
         client.server = self
         preparation = client.preparation()
         if preparation:
             self.state = STARTING
             self.until = now + STARTING_TIMEOUT
             self.service.deadlines.at(self.until, self)
-            self._ask(preparation)
+            self.ask(preparation)
         else:
             self.state = ACTIVE
             client.granted(now)
@@ -191,27 +182,15 @@ class ServerSession(Session):
         self.until = now + CLEANING_TIMEOUT
         self.service.deadlines.at(self.until, self)
         self.port.resume()
-        self.abrupt = abrupt
-        if self.client_query_runs:
-            self.cancel()
-        self.doomed = self._unusable(in_part)
-        if not self.doomed:
-            self._clean(now)
-        elif self.owed.requests:
-            # The server ends the session itself, without committing anything: next it reads that its client is gone.
-            self.port.end_writing()
-        else:
-            self.close(self.doomed, now)
+        self.cleaning = Cleaning(self, in_part=in_part, abrupt=abrupt)
+        self.cleaning.begin(now)
 
-    def _unusable(self, in_part: bool) -> str:
-        """Say why nobody can use the connection after a client that left now; empty: it can be cleaned."""
-        if in_part:
-            return "its client left in the middle of a message"
-        if self.owed.copy_in:
-            return "its client left in the middle of a COPY"
-        if self.owed.open_batch:
-            return "its client left without the Sync that ends its requests"
-        return self.owed.doubt
+    def cleaned(self, now: float) -> None:
+        """Nobody can tell that a client was here."""
+        self.cleaning = None
+        self.until = 0.0
+        self.state = IDLE
+        self.pool.checkin(self, now)
 
     # -- bytes from the server -----------------------------------------------------------------------------------------
 
@@ -281,8 +260,8 @@ class ServerSession(Session):
                 self._ready(now)
             elif kind == codes.COPY_IN_RESPONSE and self.owed.copy_in:
                 self.close("its client left before it sent the data of a COPY", now)
-            elif state == CLEANING and (self.owed.doubt or self.owed.skipping):
-                self._clean(now)
+            elif self.cleaning is not None and (self.owed.doubt or self.owed.skipping):
+                self.cleaning.proceed(now)
             elif state == IDLE and self.farewell:
                 self.close(f"the server ends the connection ({self.error.message if self.error else ''})", now)
         framer.passed()
@@ -316,7 +295,8 @@ class ServerSession(Session):
 
     # -- statements of our own -----------------------------------------------------------------------------------------
 
-    def _ask(self, statement: str) -> None:
+    def ask(self, statement: str) -> None:
+        """Let the server run a statement of ours."""
         self.asked = statement
         self.error = None
         self.owed.sent(codes.QUERY)
@@ -342,37 +322,16 @@ class ServerSession(Session):
             self.state = IDLE
             self.until = 0.0
             self.pool.checkin(self, now, probed=True)
-        elif self.state == CLEANING:
+        elif self.cleaning is not None:
             self.asked = ""
-            self._clean(now)
-
-    def _clean(self, now: float) -> None:
-        """Do the next thing that is missing until nobody can tell that a client was here, then check in."""
-        if self.doomed:
-            return
-        if self.owed.doubt:
-            self.close(self.owed.doubt, now)
-        elif self.owed.skipping:
-            self.owed.sent(codes.SYNC)
-            self.port.write_all(messages.SYNC)
-        elif self.owed.requests or self.cancels:
-            return
-        elif self.status != codes.IDLE:
-            self._ask("ROLLBACK")
-        elif not self.reset:
-            self.reset = True
-            self._ask(RESET_QUERY)
-        else:
-            self.state = IDLE
-            self.until = 0.0
-            self.pool.checkin(self, now)
+            self.cleaning.proceed(now)
 
     def probe(self, now: float) -> None:
         """Ask for a sign of life."""
         self.state = PROBING
         self.until = now + PROBE_TIMEOUT
         self.service.deadlines.at(self.until, self)
-        self._ask(";")
+        self.ask(";")
 
     # -- cancel --------------------------------------------------------------------------------------------------------
 
@@ -386,16 +345,8 @@ class ServerSession(Session):
         self.cancels -= 1
         if not settled:
             self.owed.doubt = "a cancel request for it ended in an unknown way"
-        if self.state == CLEANING:
-            self._clean(now)
-        if self.client_query_runs:
-            self.cancel_again_at = now + CANCEL_AGAIN
-            self.service.deadlines.at(self.cancel_again_at, self)
-
-    @property
-    def client_query_runs(self) -> bool:
-        """The server is not done with what a client asked that left without Terminate."""
-        return self.state == CLEANING and self.abrupt and bool(self.owed.requests) and not self.asked
+        if self.cleaning is not None:
+            self.cleaning.canceled(now)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -403,7 +354,7 @@ class ServerSession(Session):
         """The server closed the connection, or it broke."""
         if self.error is not None and self.farewell:
             reason = self.error.message
-        self.close(self.doomed or f"the server ended the connection ({reason})", now)
+        self.close(self._doom() or f"the server ended the connection ({reason})", now)
 
     def hang_up(self, now: float) -> None:
         """The server closed its side while its client is slow: what it sent last is read when the client allows."""
@@ -415,10 +366,7 @@ class ServerSession(Session):
 
     def tick(self, now: float) -> float:
         """Lose patience with a login, a cleaning or a probe; repeat a cancel request that did not help."""
-        if self.cancel_again_at and now >= self.cancel_again_at:
-            self.cancel_again_at = 0.0
-            if self.client_query_runs:
-                self.cancel()
+        cancel_again_at = self.cleaning.tick(now) if self.cleaning is not None else 0.0
         if self.until and now >= self.until:
             if self.state == LOGIN:
                 timeout = self.pool.route.server_connect_timeout
@@ -429,8 +377,11 @@ class ServerSession(Session):
                 )
                 self._fail(error, now)
             else:
-                self.close(self.doomed or "it did not become ready in time", now)
-        return min((when for when in (self.until, self.cancel_again_at) if when), default=0.0)
+                self.close(self._doom() or "it did not become ready in time", now)
+        return min((when for when in (self.until, cancel_again_at) if when), default=0.0)
+
+    def _doom(self) -> str:
+        return self.cleaning.doomed if self.cleaning is not None else ""
 
     def close(self, reason: str, now: float, *, share: bool = True) -> None:
         """End the connection: tell the server, the pool and the client.  The only way out."""
@@ -440,7 +391,7 @@ class ServerSession(Session):
         client, self.client = self.client, None
         self.until = 0.0
         self.service.deadlines.forget(self)
-        if state != ACTIVE and not self.doomed and not self.port.queue:
+        if state != ACTIVE and not self._doom() and not self.port.queue:
             self.port.write_all(messages.TERMINATE)
         self.port.close()
         self.service.server_closed(self, reason)

@@ -1,0 +1,95 @@
+"""What is done with a server connection after its client is gone, until nobody can tell that a client was here.
+
+What is owed is read and dropped, a failed batch is ended by Sync, a transaction by ROLLBACK, the session by the reset
+query.  What cannot be brought to that end for certain is closed instead.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgpooler.protocol import codes, messages
+
+if TYPE_CHECKING:
+    from pgpooler.pooling.server import ServerSession
+
+CLEANING_TIMEOUT = 30.0  # seconds until a connection that does not get clean is closed
+CANCEL_AGAIN = 0.2  # seconds; a cancel request that comes before the query it is meant for has no effect
+RESET_QUERY = "DISCARD ALL"
+
+
+class Cleaning:
+    """The cleaning of one server connection.  `in_part`: the client left in the middle of a message."""
+
+    __slots__ = ("_abrupt", "_cancel_again_at", "_reset", "_server", "doomed")
+
+    def __init__(self, server: ServerSession, *, in_part: bool, abrupt: bool) -> None:
+        self._server = server
+        self._abrupt = abrupt  # the client left without Terminate: what it had running is canceled
+        self._cancel_again_at = 0.0  # 0: not
+        self._reset = False
+        self.doomed = self._unusable(in_part)  # why the connection is used no more once the server has ended it
+
+    def begin(self, now: float) -> None:
+        """Cancel what runs for nobody, and go on to what is missing."""
+        if self._runs_for_nobody:
+            self._server.cancel()
+        if not self.doomed:
+            self.proceed(now)
+        elif self._server.owed.requests:
+            # The server ends the session itself, without committing anything: next it reads that its client is gone.
+            self._server.port.end_writing()
+        else:
+            self._server.close(self.doomed, now)
+
+    def proceed(self, now: float) -> None:
+        """Do the next thing that is missing."""
+        server = self._server
+        if self.doomed:
+            return
+        if server.owed.doubt:
+            server.close(server.owed.doubt, now)
+        elif server.owed.skipping:
+            server.owed.sent(codes.SYNC)
+            server.port.write_all(messages.SYNC)
+        elif server.owed.requests or server.cancels:
+            return
+        elif server.status != codes.IDLE:
+            server.ask("ROLLBACK")
+        elif not self._reset:
+            self._reset = True
+            server.ask(RESET_QUERY)
+        else:
+            server.cleaned(now)
+
+    def canceled(self, now: float) -> None:
+        """A cancel request ended.  If what it was meant for still runs, it came too early: another one follows."""
+        self.proceed(now)
+        if self._runs_for_nobody:
+            self._cancel_again_at = now + CANCEL_AGAIN
+            self._server.service.deadlines.at(self._cancel_again_at, self._server)
+
+    def tick(self, now: float) -> float:
+        """Repeat a cancel request that did not help; return when to look next, 0 for never."""
+        if self._cancel_again_at and now >= self._cancel_again_at:
+            self._cancel_again_at = 0.0
+            if self._runs_for_nobody:
+                self._server.cancel()
+        return self._cancel_again_at
+
+    @property
+    def _runs_for_nobody(self) -> bool:
+        """The server is not done with what a client asked that left without Terminate."""
+        server = self._server
+        return self._abrupt and server.cleaning is self and bool(server.owed.requests) and not server.asked
+
+    def _unusable(self, in_part: bool) -> str:
+        """Say why nobody can use the connection after a client that left now; empty: it can be cleaned."""
+        owed = self._server.owed
+        if in_part:
+            return "its client left in the middle of a message"
+        if owed.copy_in:
+            return "its client left in the middle of a COPY"
+        if owed.open_batch:
+            return "its client left without the Sync that ends its requests"
+        return owed.doubt
