@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import psycopg
 import pytest
@@ -296,7 +297,9 @@ def test_the_four_files_and_the_inline_form_route_alike(pooler: PoolerFactory, t
 
 def test_the_xml_form_routes_to_its_named_pools(pooler: PoolerFactory, two_servers: TwoServers) -> None:
     primary, replica = two_servers.primary, two_servers.replica
-    users = "".join(f'<user name="{user}" password="{secret}"/>' for user, secret in two_servers.users.items())
+    users = "".join(
+        f"<user name={quoteattr(user)} password={quoteattr(secret)}/>" for user, secret in two_servers.users.items()
+    )
     running = pooler(
         f"""\
 <pgpooler>
