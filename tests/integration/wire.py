@@ -226,14 +226,18 @@ class Wire:
         """Begin a session up to the first ReadyForQuery."""
         answer = self.authenticate(user, password, database, minor=minor, **parameters)
         assert answer.name == "AuthenticationOk", answer
-        for message in self.until():
+        self.remember_key(self.until("ReadyForQuery", "ErrorResponse"))
+        return self
+
+    def remember_key(self, messages: list[Instance]) -> None:
+        """Learn from what follows AuthenticationOk how to cancel."""
+        for message in messages:
             assert message.name != "ErrorResponse", message
             if message.name == "BackendKeyData":
                 process_id, key = message["process_id"], message["key"]
                 assert isinstance(process_id, int)
                 assert isinstance(key, bytes)
                 self.process_id, self.key = process_id, key
-        return self
 
     def ask(self, text: str) -> list[Instance]:
         """Run a simple query and return everything that answers it."""
