@@ -230,6 +230,8 @@ class World(Effects):
     # -- Effects -------------------------------------------------------------------------------------------------------
 
     def open(self, pool: Pool) -> None:
+        assert not pool.route.pool_size or pool.size <= pool.route.pool_size, pool
+        assert not pool.use.backend.pool_size or pool.use.used <= pool.use.backend.pool_size, pool.use.backend.name
         self.opening.append(pool)
 
     def cancel(self, server: ServerSession, settled: Callable[[bool, float], None]) -> None:

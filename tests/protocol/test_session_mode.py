@@ -249,8 +249,8 @@ class SessionMode(RuleBasedStateMachine):
         self.world.chunk = chunk
         self.world.settle()
 
-    @rule(pool_size=st.integers(1, 3), cap=st.sampled_from((0, 1, 3)), moved=st.sampled_from((False, False, True)))
-    def reload(self, pool_size: int, cap: int, moved: bool) -> None:
+    @rule(pool_size=st.integers(1, 3), cap=st.sampled_from((0, 1, 3)))
+    def reload(self, pool_size: int, cap: int) -> None:
         """Lower limits take hold as connections come back, so only what was there already may exceed them."""
         busiest = max((len(pool.busy) + pool.opening for pool in self.world.pools), default=0)
         used = max((use.used - sum(len(pool.idle) for pool in use.pools) for use in self.uses), default=0)

@@ -107,6 +107,14 @@ def test_a_client_may_leave_in_any_state(state: ClientState, how) -> None:  # ty
 
 
 @pytest.mark.parametrize("state", STATES)
+def test_who_is_gone_is_not_looked_at_any_more(state: ClientState) -> None:
+    setting, client = in_state(state)
+    client.leave()
+    setting.world.settle()
+    assert client.session.due == 0.0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("state", STATES)
 def test_no_state_lasts_for_ever_without_a_word(state: ClientState) -> None:
     setting, client = in_state(state)
     setting.world.pass_time(61)

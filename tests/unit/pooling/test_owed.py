@@ -174,6 +174,15 @@ def test_a_copy_that_fails_with_a_sync_in_it_leaves_doubt() -> None:
     assert not owed.nothing
 
 
+def test_a_copy_that_fails_with_a_sync_sent_into_it_later_leaves_doubt() -> None:
+    """The server read that Sync before it failed, or reads it as the end of the batch: nobody can tell."""
+    owed = owing(PARSE, BIND, EXECUTE)
+    owed.copy_in_response()
+    owed.sent(codes.SYNC)
+    owed.error()
+    assert owed.doubt
+
+
 def test_a_copy_that_fails_by_itself_leaves_none() -> None:
     owed = owing(QUERY)
     owed.copy_in_response()
