@@ -393,6 +393,7 @@ class ServerSession(Session):
         self.service.deadlines.forget(self)
         if state != ACTIVE and not self._doom() and not self.port.queue:
             self.port.write_all(messages.TERMINATE)
+        self.cleaning = None  # a cancel request that ends later has nothing to follow it up
         self.port.close()
         self.service.server_closed(self, reason)
         if state == LOGIN:

@@ -314,6 +314,7 @@ class SessionMode(RuleBasedStateMachine):
         self.look()
         assert set(world.counts().values()) == {0}, world.counts()
         assert world.ports == []
+        assert not (world.opening or world.cancels or world.computations or world.deadlines.next())
 
     def everybody_who_waits_gets_a_turn(self) -> None:
         world = self.world

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pgpooler.pooling.cancel import CANCEL_KEY_3_2, Cancels
 from pgpooler.protocol import codes, messages
 from tests.memory import MemoryPort
@@ -223,3 +225,20 @@ def test_keys_are_unique_and_forgotten() -> None:
         cancels.forget(7, key)
         cancels.forget(7, key)
     assert len(cancels) == 0
+
+
+@pytest.mark.parametrize("orderly", [False, True])
+def test_a_server_that_died_while_it_was_being_canceled_is_not_canceled_again(orderly: bool) -> None:
+    """Its process id may belong to somebody else by then."""
+    setting = Setting()
+    client = slow(setting)
+    setting.world.hold_cancels = True
+    client.leave()
+    setting.world.settle()
+    assert len(setting.world.cancels) == 1
+    setting.cluster.processes[0].crash()
+    setting.world.settle()
+    setting.world.answer_cancel(orderly=orderly)
+    setting.world.pass_time(10)
+    assert setting.world.cancels == []
+    assert setting.world.deadlines.next() == 0.0
