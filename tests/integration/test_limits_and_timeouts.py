@@ -145,8 +145,10 @@ def test_an_idle_connection_of_one_pool_makes_room_for_another_pool_of_a_full_ba
     data_plane: DataPlaneFactory, postgres: PostgresServer, database: str, observer: Connection
 ) -> None:
     running = data_plane(configuration(postgres, cap=2))
-    with closing(connect(running, postgres)) as first, closing(connect(running, postgres)) as second:
-        processes = [server_process(first), server_process(second)]
+    with closing(connect(running, postgres)) as second:
+        with closing(connect(running, postgres)) as first:
+            processes = [server_process(first), server_process(second)]
+        wait_for(lambda: running.idle() == 1)
     wait_for(lambda: running.idle() == 2)
     with closing(connect(running, postgres, database)) as other:
         (backend,) = running.snapshot()["backends"]
