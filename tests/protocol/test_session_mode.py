@@ -314,7 +314,7 @@ class SessionMode(RuleBasedStateMachine):
         self.look()
         assert set(world.counts().values()) == {0}, world.counts()
         assert world.ports == []
-        assert not (world.opening or world.cancels or world.computations or world.deadlines.next())
+        assert (world.opening, world.cancels, world.computations, world.deadlines.next()) == ([], [], [], 0.0)
 
     def everybody_who_waits_gets_a_turn(self) -> None:
         world = self.world

@@ -170,7 +170,7 @@ class PoolMachine(RuleBasedStateMachine):
         world.pass_time(500)
         assert set(world.counts().values()) == {0}, world.counts()
         assert world.ports == []
-        assert not (world.opening or world.cancels or world.computations or world.deadlines.next())
+        assert (world.opening, world.cancels, world.computations, world.deadlines.next()) == ([], [], [], 0.0)
         assert len(world.service.pools) == 0
         assert not any(use.pools for use in world.service.pools._uses.values())
 
