@@ -443,15 +443,18 @@ def test_async_psycopg_does_all_of_it_at_the_same_time(both: Both) -> None:
             for cursor in cursors:
                 total += (await cursor.fetchone() or (0,))[0]
             with pytest.raises(psycopg.errors.QueryCanceled):
-                await asyncio.gather(connection.execute("SELECT pg_sleep(120)"), canceled(connection))
+                await canceled(connection, "SELECT pg_sleep(120)")
             async with connection.cursor().copy("COPY (SELECT 1 FROM generate_series(1, 1000)) TO STDOUT") as copy:
                 async for row in copy.rows():
                     total += int(row[0])
             return total
 
-    async def canceled(connection: Any) -> None:
-        await asyncio.sleep(0.05)
-        await connection.cancel_safe()
+    async def canceled(connection: Any, query: str) -> None:
+        sleeping = asyncio.ensure_future(connection.execute(query))
+        while not sleeping.done():  # a cancel request that comes before the query has no effect
+            await asyncio.sleep(0.05)
+            await connection.cancel_safe()
+        await sleeping
 
     async def everybody(target: Target) -> list[int]:
         # More than the pool holds: some wait for others.
@@ -517,7 +520,7 @@ def test_asyncpg_cancels_on_its_timeout_and_goes_on_with_the_session(both: Both)
         await connection.execute("SET work_mem = '3MB'")
         for _ in range(3):
             with pytest.raises(asyncio.TimeoutError):
-                await connection.fetch("SELECT pg_sleep(120)", timeout=0.2)
+                await connection.fetch("SELECT pg_sleep(120)", timeout=0.5)
         return [await connection.fetchval("SHOW work_mem"), await connection.fetchval("SELECT 6 * 7")]
 
     assert with_asyncpg(both, work) == ["3MB", 42]

@@ -304,7 +304,7 @@ def test_a_server_connection_unused_for_server_idle_timeout_is_closed_and_one_in
         wait_for(lambda: not exists(observer, process))
         assert exists(observer, held.info.backend_pid)
         assert value(held, "SELECT 1") == 1
-    assert "reason=server_idle_timeout" in running.log_text()
+    wait_for(lambda: "reason=server_idle_timeout" in running.log_text(), running.log_text)
 
 
 def test_idle_connections_that_expired_do_not_keep_the_pool_full(
@@ -326,7 +326,9 @@ def test_the_connection_that_came_back_last_is_used_and_the_others_age_away(
     with closing(connect(running, postgres)) as first, closing(connect(running, postgres)) as second:
         cold, warm = server_process(first), server_process(second)
         first.close()
-        wait_for(lambda: "closed:" in running.log_text())
+        reset = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND query = 'DISCARD ALL' AND state = 'idle'"
+        wait_for(lambda: value(observer, reset, cold))
+    wait_for(lambda: value(observer, reset, warm))
     used = set()
 
     def one_more() -> bool:

@@ -19,7 +19,7 @@ import pytest
 from pgpooler.demo import tools
 from pgpooler.demo.postgres import PostgresServer
 from tests.integration.clients import background, refusal, value, wait_for
-from tests.integration.data_planes import DataPlaneFactory, RunningDataPlane
+from tests.integration.data_planes import DataPlaneFactory
 from tests.integration.poolers import Pooler, PoolerFactory, PoolerFailed
 from tests.integration.test_limits_and_timeouts import SilentServer, connect, full_backlog
 
@@ -214,18 +214,14 @@ def test_a_cancel_request_goes_to_the_address_that_the_server_connection_goes_to
         running = data_plane(configuration(postgres, backends=[backend]))
         with background() as start, closing(connect(running, postgres)) as connection:
             sleeping = start(connection.execute, "SELECT pg_sleep(120)")
-            wait_for(lambda: any(client.server.owed.requests for client in clients_of(running)))
+            active = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
+            with closing(psycopg.connect(postgres.url(), autocommit=True)) as observer:
+                wait_for(lambda: value(observer, active, connection.info.backend_pid))
             addresses.reverse()
             connection.cancel_safe()
             with pytest.raises(psycopg.errors.QueryCanceled):
                 sleeping.result(60)
         assert other.accepted == 0
-
-
-def clients_of(running: RunningDataPlane) -> list[Any]:
-    return running.inside(
-        lambda data_plane: [client for client in data_plane.service.clients.values() if client.server]
-    )
 
 
 def elsewhere(postgres: PostgresServer, host: str, **keys: Any) -> dict[str, Any]:
