@@ -88,10 +88,19 @@ class Connector(Effects):
         except OSError as reason:
             error = _unreachable(backend, _words(reason))
         else:
-            pool.connected(self._relay.add(connection, peer), self._relay.clock())
+            self._hand_over(pool, self._relay.add(connection, peer))
             return
         logger.warning("%s", f"{error.message} {error.detail}")
         pool.failed(error, self._relay.clock())
+
+    def _hand_over(self, pool: Pool, port: SocketPort) -> None:
+        """Let the pool log in; if a bug of ours keeps it from beginning, its place does not stay taken."""
+        try:
+            pool.connected(port, self._relay.clock())
+        except Exception as error:  # whatever it is, the pool must hear of an end
+            self._relay.report(error, port)
+            port.close()
+            pool.failed(ServerUnavailable("internal error", sqlstate="XX000"), self._relay.clock())
 
     async def _connect(self, backend: Backend, timeout: float) -> tuple[socket.socket, str]:
         """Connect to the first of the backend's addresses that answers.  Raises the last OSError if none does.

@@ -262,7 +262,7 @@ class ServerSession(Session):
                 self.close("its client left before it sent the data of a COPY", now)
             elif self.cleaning is not None and (self.owed.doubt or self.owed.skipping):
                 self.cleaning.proceed(now)
-            elif state == IDLE and self.farewell:
+            elif self.farewell:
                 self.close(f"the server ends the connection ({self.error.message if self.error else ''})", now)
         framer.passed()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
@@ -36,7 +37,8 @@ def test_startup_messages_name_a_user_and_no_parameter_twice(instance: Instance)
 
 
 def is_generated(instances: SearchStrategy[Instance], name: str) -> bool:
-    return find(instances, lambda instance: instance.name == name).name == name
+    unshrunk = settings(phases=[hypothesis.Phase.generate], deadline=None, max_examples=2000)
+    return find(instances, lambda instance: instance.name == name, settings=unshrunk).name == name
 
 
 def test_every_message_of_a_direction_is_generated() -> None:

@@ -201,6 +201,26 @@ def test_a_bug_in_an_answer_is_reported_and_the_others_go_on(caplog: pytest.LogC
     assert "internal error" in caplog.text
 
 
+def test_a_pool_whose_login_cannot_begin_hears_of_an_end(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Asking):
+        def connected(self, port: Port, now: float) -> None:
+            super().connected(port, now)
+            raise RuntimeError("a bug")
+
+    async def body(connector: Connector, relay: Relay) -> Asking:
+        asking = Broken(Backend(name="primary", host="127.0.0.1", port=listening.getsockname()[1]))
+        connector.open(asking)  # type: ignore[arg-type]
+        await asking.answered.wait()
+        assert not relay.ports
+        return asking
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        asking = scenario(body)
+    assert asking.error is not None
+    assert asking.error.sqlstate == "XX000"
+    assert "a bug" in caplog.text
+
+
 def test_lines_about_sessions_carry_their_number(caplog: pytest.LogCaptureFixture) -> None:
     async def body(connector: Connector, relay: Relay) -> None:
         with caplog.at_level(logging.INFO, "pgpooler.sessions"):

@@ -381,3 +381,14 @@ def test_nothing_is_written_behind_half_a_message_that_the_server_skips() -> Non
     setting.world.settle()
     assert recording.data == half
     assert recording.over
+
+
+@pytest.mark.parametrize(
+    "state", [ServerState.IDLE, ServerState.STARTING, ServerState.CLEANING, ServerState.PROBING], ids=str
+)
+def test_a_server_that_said_its_last_word_gives_its_place_back_before_it_closes(state: ServerState) -> None:
+    setting, session, port = in_state(state)
+    port.say(error("57P01", "terminating connection due to administrator command", "FATAL"))
+    setting.world.settle()
+    assert session.state == ServerState.CLOSED
+    setting.world.check_limits()
