@@ -29,8 +29,9 @@ each_local_provider = pytest.mark.parametrize("provider", LOCAL, ids=[entry.name
 TIMEOUT = 30.0
 
 OWNER_OF_A_SERVER = """
-import sys, time
+import signal, sys, time
 from pgpooler.demo import postgres
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 server = postgres.choose(sys.argv[1]).start()
 print(server.data_directory.parent, server.process_id, server.port, flush=True)
 time.sleep(600)
