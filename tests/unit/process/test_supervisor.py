@@ -44,7 +44,7 @@ class Service:
         )
 
     def start(self, script: str = "", **environment: str) -> subprocess.Popen[str]:
-        path = os.pathsep.join([str(ROOT), str(HERE)])
+        path = os.pathsep.join([*filter(None, sys.path), str(ROOT), str(HERE)])  # the build that is tested comes first
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", RUN, str(self.configuration)],
             cwd=self.folder,
