@@ -30,11 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """`pgpooler check`."""
-    from pgpooler.process.supervisor import read_configuration
-
     path = _path(arguments)
     try:
-        loaded = read_configuration(path)
+        loaded = load(path)
     except ConfigurationError as error:
         if arguments.json:
             print_json({"ok": False, "problems": [_problem(problem) for problem in error.problems]})

@@ -28,6 +28,13 @@ class PoolMode(enum.StrEnum):
     STATEMENT = "statement"
 
 
+class ResetPolicy(enum.StrEnum):
+    """When a server connection is reset before another client gets it."""
+
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 class AuthMethod(enum.StrEnum):
     """How a client proves who it is; `trust` believes it without proof and must be written out."""
 
@@ -85,6 +92,10 @@ INTERNAL: Final = Meta(extra={"internal": True})
 """Marks a field that is filled by the reader and is no key of any file."""
 
 PoolModeKey = Annotated[PoolMode, _meaning("how long a client holds a server connection")]
+ResetKey = Annotated[
+    ResetPolicy,
+    _meaning("always: DISCARD ALL after every lease; never: what a client leaves in the session stays for the next"),
+]
 PoolSizeKey = Annotated[int, _count("most server connections of one pool (backend, database, user); 0 = no limit")]
 MaxQueueKey = Annotated[int, _count("most clients that wait for a server connection of one pool; 0 = no limit")]
 QueryWaitKey = Annotated[float, _time("longest wait for a server connection, then error 53300; 0 = for ever")]
@@ -98,6 +109,7 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     """The inheritable keys with their built-in values: rule > backend > defaults > limits, timeouts > these."""
 
     pool_mode: PoolModeKey = PoolMode.SESSION
+    server_reset_query: ResetKey = ResetPolicy.ALWAYS
     pool_size: PoolSizeKey = 20
     max_queue: MaxQueueKey = 0
     query_wait_timeout: QueryWaitKey = 60.0
@@ -111,6 +123,7 @@ class BackendOverrides(Struct, frozen=True, kw_only=True):
     """The inheritable keys a backend may set; None = inherit.  Its `pool_size` is something else: see `Backend`."""
 
     pool_mode: PoolModeKey | None = None
+    server_reset_query: ResetKey | None = None
     max_queue: MaxQueueKey | None = None
     query_wait_timeout: QueryWaitKey | None = None
     server_idle_timeout: ServerIdleKey | None = None

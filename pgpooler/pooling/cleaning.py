@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pgpooler.config.model import ResetPolicy
 from pgpooler.protocol import codes, messages
 
 if TYPE_CHECKING:
@@ -56,10 +57,12 @@ class Cleaning:
             return
         elif server.status != codes.IDLE:
             server.ask("ROLLBACK")
-        elif not self._reset:
+        elif not self._reset and server.pool.route.server_reset_query is ResetPolicy.ALWAYS:
             self._reset = True
             server.ask(RESET_QUERY)
         else:
+            if self._reset:
+                server.settings = ""
             server.cleaned(now)
 
     def canceled(self, now: float) -> None:

@@ -5,10 +5,12 @@ Its states are told in `states`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError, ProtocolViolation
-from pgpooler.pooling.login import ClientLogin, startup_settings
+from pgpooler.pooling.login import ClientLogin
 from pgpooler.pooling.port import Port, Session
 from pgpooler.pooling.states import ClientState
 from pgpooler.protocol import codes, messages
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 # CopyData is the one type that needs no look; everything else is a request whose reply is owed, or an error.
 REQUESTS = watching(bytes(set(codes.FRONTEND_TYPES) - {codes.COPY_DATA}), unknown=codes.FRONTEND_TYPES)
+COPYING = (codes.COPY_DATA, codes.COPY_DONE, codes.COPY_FAIL)
+VOID = (codes.COPY_DONE, codes.COPY_FAIL, codes.FLUSH)  # mean nothing to a server that owes nothing
+ENDS = (codes.QUERY, codes.FUNCTION_CALL, codes.SYNC)  # a ReadyForQuery answers them
 SMALL = bytes(
     (
         codes.CLOSE,
@@ -36,7 +41,7 @@ SMALL = bytes(
 )
 
 
-STARTUP, AUTHENTICATION, COMPUTING, WAITING, ACTIVE, CANCELING, CLOSED = ClientState
+STARTUP, AUTHENTICATION, COMPUTING, WAITING, ACTIVE, CANCELING, CLOSED, IDLE = ClientState
 
 
 class ClientSession(Session):
@@ -47,17 +52,21 @@ class ClientSession(Session):
         "connected_at",
         "counted",
         "framer",
+        "held",
         "last_traffic",
         "leaving",
         "login",
+        "mode",
         "number",
         "pool",
         "port",
         "process_id",
         "server",
         "service",
+        "settings",
         "startup",
         "state",
+        "welcomed",
     )
 
     def __init__(self, service: Service, port: Port, number: int, now: float) -> None:
@@ -76,6 +85,10 @@ class ClientSession(Session):
         self.connected_at = now
         self.counted = False  # against max_client_conn
         self.last_traffic = now
+        self.settings = ""  # the statement that sets its startup parameters; empty: it has none
+        self.mode = PoolMode.SESSION
+        self.welcomed = False  # it has been told that it may begin
+        self.held = False  # in statement mode its next request waits for the ReadyForQuery of this one
         self.leaving = False  # it said Terminate: once it has got its replies it is done
         port.session = self
 
@@ -100,10 +113,37 @@ class ClientSession(Session):
         try:
             if self.login is not None:
                 self.login.receive(now)
+            if self.state == IDLE:
+                self._wake(now)
             if self.state == ACTIVE:
                 self._forward(now)
+                self.settle(now)
         except PeerError as error:
             self.refuse(error, now)
+
+    def _wake(self, now: float) -> None:
+        """Ask for a server connection when a request begins.  What means nothing to an idle server is dropped."""
+        framer = self.framer
+        while True:
+            kind = framer.run(REQUESTS)
+            framer.passed()
+            if kind not in VOID:
+                break
+            self._check(kind)
+            framer.pass_on()
+            framer.passed()
+        if not kind:
+            return
+        self._check(kind)
+        if kind == codes.TERMINATE:
+            self.depart(now)
+        elif self.pool is not None and not self.pool.retired:
+            self.mode = self.pool.route.pool_mode
+            self._wait(self.pool, now)
+        else:
+            self.join_pool(now)
+        if self.state == WAITING:
+            self.port.pause()
 
     def _forward(self, now: float) -> None:
         """Note what is owed for each request and pass everything on in one stretch."""
@@ -114,7 +154,10 @@ class ClientSession(Session):
         try:
             while True:
                 kind = framer.run(REQUESTS)
-                if not kind or kind == codes.TERMINATE:
+                if not kind or self._must_wait(kind, server):
+                    kind = 0
+                    break
+                if kind == codes.TERMINATE:
                     break
                 self._check(kind)
                 server.owed.sent(kind)
@@ -131,6 +174,33 @@ class ClientSession(Session):
             else:
                 self.depart(now)
 
+    def _must_wait(self, kind: int, server: ServerSession) -> bool:
+        """In statement mode at most one ReadyForQuery is owed: hold what follows until it is here."""
+        if self.mode is PoolMode.STATEMENT and kind not in COPYING and server.owed.ready_due:
+            self.held = True
+            self.port.pause()
+            return True
+        return False
+
+    def settle(self, now: float) -> None:
+        """Nothing may be owed any more: give the server connection back, if the pool mode says so, or leave."""
+        server = self.server
+        if server is None or self.state != ACTIVE or server.owed.requests:
+            return
+        if self.leaving:
+            self.depart(now)
+        elif self.mode is not PoolMode.SESSION and server.releasable and not self.framer.passing:
+            self.state = IDLE
+            self.server = None
+            server.release(now, in_part=False, abrupt=False)
+            self.release_hold(now)
+
+    def release_hold(self, now: float) -> None:
+        """Go on with what was held back."""
+        if self.held:
+            self.held = False
+            self.resume(now)
+
     def depart(self, now: float) -> None:
         """The client said Terminate, and has got the replies to everything that it had asked before."""
         self.close("client disconnected", now)
@@ -143,40 +213,65 @@ class ClientSession(Session):
             raise ProtocolViolation("invalid message length")
 
     def join_pool(self, now: float) -> None:
-        """Wait for a server connection of the pool that the rules name now.  Who may not is refused."""
+        """Belong to the pool that the rules name now, and wait for a server connection unless none is needed yet.
+
+        Who may not is refused.
+        """
         if self.startup is None:
             return
         try:
-            self.pool = self.service.pool_for(self.startup)
-            self.pool.clients += 1
-            self.state = WAITING
-            self.pool.checkout(self, now)
+            if self.pool is not None:
+                self.pool.clients -= 1
+                self.pool = None
+            pool = self.pool = self.service.pool_for(self.startup)
+            pool.clients += 1
+            self.mode = pool.route.pool_mode
+            known = None if self.welcomed or self.mode is PoolMode.SESSION else pool.known.get(self.settings)
+            if known is None:
+                self._wait(pool, now)
+            else:
+                self.state = IDLE
+                self._welcome(known, self.number & 0x7FFFFFFF)
         except PeerError as error:
             self.refuse(error, now)
 
-    # -- the lease -----------------------------------------------------------------------------------------------------
+    def _wait(self, pool: Pool, now: float) -> None:
+        self.state = WAITING
+        pool.checkout(self, now)
 
-    def preparation(self) -> str:
-        """The statement that gives a fresh server connection this client's startup parameters; empty: none."""
-        return startup_settings(self.startup) if self.startup is not None else ""
+    # -- the lease -----------------------------------------------------------------------------------------------------
 
     def granted(self, now: float) -> None:
         """The leased server connection is ready: tell the client so, and go on with what it has sent meanwhile."""
         server = self.server
-        if server is None or self.startup is None:
+        if server is None:
             return
         self.state = ACTIVE
         self.last_traffic = now
-        self.process_id = server.process_id
-        self.cancel_key = self.service.cancels.mint(self, self.process_id, self.startup.version)
+        if self.welcomed:
+            pass
+        elif self.mode is PoolMode.SESSION:
+            self._welcome(server.parameters, server.process_id)
+        else:
+            server.pool.known[self.settings] = dict(server.parameters)
+            self._welcome(server.parameters, self.number & 0x7FFFFFFF)
+        if not self.port.reading:
+            self.resume(now)
+
+    def _welcome(self, parameters: Mapping[str, str], process_id: int) -> None:
+        """Tell the client that it may begin (protocol-flow-start-up: from ParameterStatus to ReadyForQuery)."""
+        if self.startup is None or self.pool is None:
+            return
+        self.welcomed = True
+        self.process_id = process_id
+        self.cancel_key = self.service.cancels.mint(self, process_id, self.startup.version)
         self.port.write_all(
-            b"".join(messages.parameter_status(name, value) for name, value in server.parameters.items())
-            + messages.backend_key_data(self.process_id, self.cancel_key)
+            b"".join(messages.parameter_status(name, value) for name, value in parameters.items())
+            + messages.backend_key_data(process_id, self.cancel_key)
             + messages.ready_for_query(codes.IDLE)
         )
-        if server.pool.route.session_idle_timeout:
-            self.service.deadlines.at(now + server.pool.route.session_idle_timeout, self)
-        self.resume(now)
+        if self.pool.route.session_idle_timeout:
+            self.service.deadlines.at(self.last_traffic + self.pool.route.session_idle_timeout, self)
 
     def resume(self, now: float) -> None:
         """Read again, beginning with what was kept."""
@@ -191,6 +286,29 @@ class ClientSession(Session):
         server = self.server
         return self.state == ACTIVE and server is not None and bool(server.owed.requests)
 
+    def cancel_waiting(self, now: float) -> None:
+        """Answer the request that waits for a server connection as canceled, at once, if it is here whole."""
+        framer = self.framer
+        framer.feed(EMPTY, 0, 0)
+        while True:
+            kind = framer.run(REQUESTS)
+            if not kind or framer.position + framer.length > framer.end:
+                framer.position = framer.mark
+                framer.passing = 0
+                framer.keep()
+                return
+            framer.pass_on()
+            if kind in ENDS:
+                break
+        framer.passed()
+        framer.keep()
+        if self.pool is not None:
+            self.pool.leave(self)
+        self.state = IDLE
+        error = PeerError("canceling statement due to user request", sqlstate="57014", severity="ERROR")
+        self.port.write_all(messages.error_response(error) + messages.ready_for_query(codes.IDLE))
+        self.resume(now)
+
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def end(self, reason: str, now: float) -> None:
@@ -202,7 +320,7 @@ class ClientSession(Session):
 
     def hang_up(self, now: float) -> None:
         """The client closed its side while nothing is read from it: before it was let in, it wants nothing more."""
-        if self.state != ACTIVE:
+        if not self.welcomed:
             self.end("while it was waiting", now)
 
     def drained(self, now: float) -> None:
@@ -221,17 +339,20 @@ class ClientSession(Session):
                 self.refuse(PeerError(message, sqlstate="08006"), now)
                 return 0.0
             return self.connected_at + timeout
-        if self.state == ACTIVE and self.server is not None:
-            return self._idle_look(self.server, now)
+        if self.welcomed and self.pool is not None:
+            return self._idle_look(self.pool.route.session_idle_timeout, now)
         return 0.0
 
-    def _idle_look(self, server: ServerSession, now: float) -> float:
-        timeout = server.pool.route.session_idle_timeout
+    def _idle_look(self, timeout: float, now: float) -> float:
         if not timeout:
             return 0.0
-        quiet_since = max(self.last_traffic, server.last_traffic)
-        waits_for_client = self.framer.passing > 0 or server.owed.copy_in  # half a Bind holds a server too
-        if (server.owed.requests and not waits_for_client) or now < quiet_since + timeout:
+        server = self.server
+        quiet_since, busy = self.last_traffic, self.state == WAITING
+        if server is not None:
+            quiet_since = max(quiet_since, server.last_traffic)
+            waits_for_client = self.framer.passing > 0 or server.owed.copy_in  # half a Bind holds a server too
+            busy = busy or (bool(server.owed.requests) and not waits_for_client)
+        if busy or now < quiet_since + timeout:
             return max(quiet_since + timeout, now + 0.1)
         message = f"terminating connection due to idle-session timeout ({timeout:g} s, session_idle_timeout)"
         self.refuse(PeerError(message, sqlstate="57P05"), now)

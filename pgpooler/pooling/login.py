@@ -149,7 +149,7 @@ class ClientLogin:
             return
         client.port.write_all(messages.authentication(codes.AUTHENTICATION_OK))
         client.service.deadlines.forget(client)
-        startup_settings(startup)
+        client.settings = startup_settings(startup)
         client.framer.keep()  # the client may have sent more, which is read when it is granted a server
         client.login = None
         client.join_pool(now)

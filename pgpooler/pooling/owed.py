@@ -67,6 +67,11 @@ class Owed:
         """Something is owed, and everything that was asked will be answered without a further word."""
         return bool(self.requests) and not (self.open_batch or self.copy_in or self.skipping or self.doubt)
 
+    @property
+    def ready_due(self) -> bool:
+        """A ReadyForQuery is owed: something that ends in one has been sent."""
+        return any(kind != BATCH and kind != END_OF_COPY for kind in self.requests)
+
     def sent(self, kind: int) -> None:
         """Note a request of this type, at its first forwarded byte."""
         requests = self.requests

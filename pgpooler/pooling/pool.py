@@ -95,6 +95,7 @@ class Pool:
         self.failure: PeerError | None = None  # of the last attempt to open a connection, if it failed
         self.failures = 0
         self.retry_at = 0.0
+        self.known: dict[str, dict[str, str]] = {}  # what a client with these settings is told at login
         self.retired = False  # no longer in the configuration: connections are closed as they come back
         self.due = 0.0
         use.pools.append(self)
@@ -179,6 +180,7 @@ class Pool:
         self.failure = None
         self.failures = 0
         self.retry_at = 0.0
+        self.known = {"": dict(server.parameters)}
         self.opening -= 1
         self.busy.add(server)
         self.checkin(server, now)

@@ -83,8 +83,6 @@ class Pools:
         waiting = list(pool.waiters)
         pool.waiters.clear()
         for client in waiting:
-            pool.clients -= 1
-            client.pool = None
             client.join_pool(now)
         self.forget_unused(pool, now)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
+from pgpooler.config.model import PoolMode
+from pgpooler.errors import FeatureNotSupported, PeerError, ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.cleaning import CLEANING_TIMEOUT, Cleaning
 from pgpooler.pooling.owed import Owed
 from pgpooler.pooling.port import Port, Session
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 TAKEN_LIMIT = 1 << 20  # bytes of a message we must see whole; a server that needs more is not PostgreSQL
 STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parameters do not get set is closed
 PROBE_TIMEOUT = 10.0
+BLOCK_REFUSED = messages.error_response(
+    FeatureNotSupported(
+        "transaction blocks are not allowed in statement pooling mode",
+        severity="ERROR",
+        hint="Connect through a rule with pool_mode transaction or session.",
+    )
+) + messages.ready_for_query(codes.IDLE)
 SEVERITY_WITHIN = 64  # bytes of an ErrorResponse in which the untranslated severity stands
 LAST_SEVERITIES = (b"\0VFATAL\0", b"\0VPANIC\0")  # after these the server closes the connection
 
@@ -43,7 +51,7 @@ RELAYED = watching(
 )
 
 
-LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED = ServerState
+LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED, REFUSING = ServerState
 
 
 class ServerSession(Session):
@@ -69,6 +77,7 @@ class ServerSession(Session):
         "port",
         "process_id",
         "service",
+        "settings",
         "state",
         "status",
         "until",
@@ -87,6 +96,7 @@ class ServerSession(Session):
         self.client: ClientSession | None = None
         self.login: ServerLogin | None = None
         self.parameters: dict[str, str] = {}
+        self.settings: str | None = ""  # the client settings in force on it; None: nobody knows
         self.process_id = 0
         self.cancel_key = b""
         self.cancels = 0  # cancel requests on their way whose end is not known yet
@@ -161,15 +171,24 @@ class ServerSession(Session):
         """Belong to this client from now on: first with its parameters set, then its bytes are relayed."""
         self.client = client
         client.server = self
-        preparation = client.preparation()
-        if preparation:
-            self.state = STARTING
-            self.until = now + STARTING_TIMEOUT
-            self.service.deadlines.at(self.until, self)
-            self.ask(preparation)
-        else:
+        if self.settings == client.settings:
             self.state = ACTIVE
             client.granted(now)
+        else:
+            undo = "" if self.settings == "" else "RESET ALL"
+            self.settings = None
+            self.state = STARTING
+            self._patience(STARTING_TIMEOUT, now)
+            self.ask("; ".join(statement for statement in (undo, client.settings) if statement))
+
+    @property
+    def releasable(self) -> bool:
+        """Nothing is owed or half asked, and no transaction is open: another client may have the connection."""
+        return self.status == codes.IDLE and self.owed.nothing
+
+    def _patience(self, seconds: float, now: float) -> None:
+        self.until = now + seconds
+        self.service.deadlines.at(self.until, self)
 
     def forward(self, buffer: bytearray, start: int, stop: int) -> bool:
         """Send the client's bytes; False when some had to be queued.  Their requests are in `owed` already."""
@@ -179,8 +198,7 @@ class ServerSession(Session):
         """The client is gone.  `in_part`: it left in the middle of a message; `abrupt`: without Terminate."""
         self.client = None
         self.state = CLEANING
-        self.until = now + CLEANING_TIMEOUT
-        self.service.deadlines.at(self.until, self)
+        self._patience(CLEANING_TIMEOUT, now)
         self.port.resume()
         self.cleaning = Cleaning(self, in_part=in_part, abrupt=abrupt)
         self.cleaning.begin(now)
@@ -233,14 +251,34 @@ class ServerSession(Session):
             kind = framer.run(RELAYED)
             if not kind or not self._note(kind):
                 break
+            if kind == codes.READY_FOR_QUERY and self.status != codes.IDLE and self._in_statement_mode():
+                self._pass_on_run()
+                framer.drop()
+                self._refuse_block(now)
+                return
             framer.pass_on()
+        self._pass_on_run()
         client = self.client
-        if framer.position > framer.mark and client is not None:
-            if not client.port.write(framer.buffer, framer.mark, framer.position):
+        if client is not None:
+            client.settle(now)
+            if client.held and not self.owed.ready_due:
+                client.release_hold(now)
+
+    def _pass_on_run(self) -> None:
+        framer = self.framer
+        if framer.position > framer.mark and self.client is not None:
+            if not self.client.port.write(framer.buffer, framer.mark, framer.position):
                 self.port.pause()
             framer.passed()
-        if client is not None and client.leaving and not self.owed.requests:
-            client.depart(now)
+
+    def _in_statement_mode(self) -> bool:
+        return self.client is not None and self.client.mode is PoolMode.STATEMENT
+
+    def _refuse_block(self, now: float) -> None:
+        """A statement left a transaction open in statement mode: roll back before anybody is told."""
+        self.state = REFUSING
+        self._patience(STARTING_TIMEOUT, now)
+        self.ask("ROLLBACK")
 
     def _absorb(self, now: float) -> None:
         """Drop everything: it is meant for us, or for a client that is gone."""
@@ -312,9 +350,16 @@ class ServerSession(Session):
             if error is None:
                 self.state = ACTIVE
                 self.until = 0.0
+                self.settings = self.client.settings
                 self.client.granted(now)
             else:
                 self.client.refuse(error, now)
+        elif self.state == REFUSING and self.client is not None and error is None:
+            self.asked = ""
+            self.state = ACTIVE
+            self.until = 0.0
+            self.client.port.write_all(BLOCK_REFUSED)
+            self.client.settle(now)
         elif error is not None:
             self.close(f"{self.asked or 'the probe'} failed: {error.message}", now)
         elif self.state == PROBING:
@@ -329,8 +374,7 @@ class ServerSession(Session):
     def probe(self, now: float) -> None:
         """Ask for a sign of life."""
         self.state = PROBING
-        self.until = now + PROBE_TIMEOUT
-        self.service.deadlines.at(self.until, self)
+        self._patience(PROBE_TIMEOUT, now)
         self.ask(";")
 
     # -- cancel --------------------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import Configuration, PoolMode
+from pgpooler.config.model import Configuration
 from pgpooler.config.routing import Route, Router
-from pgpooler.errors import CannotConnectNow, ConfigurationError, NoRoute, PeerError, Problem, TooManyConnections
+from pgpooler.errors import CannotConnectNow, NoRoute, PeerError, TooManyConnections
 from pgpooler.pooling.access import Access
 from pgpooler.pooling.cancel import Cancels
 from pgpooler.pooling.client import ClientSession
@@ -41,7 +41,7 @@ class Service:
         self.configuration = configuration
         self.access = access
         self.effects = effects
-        self.router = usable_router(configuration)
+        self.router = Router(configuration)
         self.deadlines = deadlines
         self.cancels = Cancels()
         self.pools = Pools(self)
@@ -102,6 +102,10 @@ class Service:
     def cancel(self, request: CancelRequest, carrier: ClientSession, now: float) -> None:
         """Do what a cancel request asks; its own connection is closed, without an answer, when that is settled."""
         client = self.cancels.find(request.process_id, request.cancel_key)
+        if client is not None and client.welcomed and client.state == ClientState.WAITING:
+            client.cancel_waiting(now)
+            carrier.close(f"cancel request for session {client.number}, which was waiting", now)
+            return
         if client is None or client.server is None or not client.cancel():
             carrier.close("cancel request: nothing to cancel", now)
             return
@@ -163,7 +167,7 @@ class Service:
 
     def reload(self, configuration: Configuration, access: Access, now: float) -> None:
         """Go on with another configuration.  Raises ConfigurationError and changes nothing when it cannot be used."""
-        self.router = usable_router(configuration)
+        self.router = Router(configuration)
         self.configuration = configuration
         self.access = access
         self.pools.reload(now)
@@ -198,16 +202,3 @@ class Service:
             "pools": self.pools.snapshot(),
             "backends": self.pools.backends_snapshot(),
         }
-
-
-def usable_router(configuration: Configuration) -> Router:
-    """Make the router.  Raises ConfigurationError for pool modes that this version does not have."""
-    router = Router(configuration)
-    problems = [
-        Problem(f"{route.place or 'routing'}: pool_mode {route.pool_mode} is not in this version; use session")
-        for route in router.routes
-        if route.pool_mode is not PoolMode.SESSION
-    ]
-    if problems:
-        raise ConfigurationError(problems)
-    return router

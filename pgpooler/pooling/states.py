@@ -2,17 +2,21 @@
 
     client           who reads what the client sends           next
     STARTUP          the login: startup packets                AUTHENTICATION, CANCELING
-    AUTHENTICATION   the login: password messages              COMPUTING, WAITING
-    COMPUTING        nobody, until a slow computation is done  AUTHENTICATION, WAITING
+    AUTHENTICATION   the login: password messages              COMPUTING, WAITING, IDLE
+    COMPUTING        nobody, until a slow computation is done  AUTHENTICATION, WAITING, IDLE
+    IDLE             it holds no server: its next request asks for one
+                                                               WAITING, ACTIVE
     WAITING          nobody, until a server is leased          ACTIVE
-    ACTIVE           the server, requests being noted          CLOSED
+    ACTIVE           the server, requests being noted          IDLE, except in session mode
     CANCELING        nobody: it was a cancel request           CLOSED
 
     server           who reads what the server sends           next
     LOGIN            the login                                 IDLE, through the pool
     IDLE             nobody; changes of parameters are noted   STARTING, ACTIVE, PROBING
     STARTING         we: the client's parameters are being set ACTIVE, CLEANING
-    ACTIVE           the client                                CLEANING
+    ACTIVE           the client                                CLEANING, REFUSING
+    REFUSING         we: a transaction block is rolled back in statement mode
+                                                               ACTIVE, CLEANING
     CLEANING         we: owed replies are dropped, the transaction is rolled back, the session reset
                                                                IDLE, through the pool
     PROBING          we: an idle connection shows that it lives IDLE, through the pool
@@ -35,6 +39,7 @@ class ClientState(IntEnum):
     ACTIVE = 4
     CANCELING = 5
     CLOSED = 6
+    IDLE = 7
 
 
 class ServerState(IntEnum):
@@ -47,3 +52,4 @@ class ServerState(IntEnum):
     CLEANING = 4
     PROBING = 5
     CLOSED = 6
+    REFUSING = 7

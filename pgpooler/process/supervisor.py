@@ -29,7 +29,6 @@ from pgpooler.config.diff import RESTART, difference
 from pgpooler.config.load import Loaded, load
 from pgpooler.config.model import Configuration
 from pgpooler.errors import ConfigurationError, PgPoolerError
-from pgpooler.pooling.service import usable_router
 from pgpooler.process import control, logs
 from pgpooler.process.child import WORKER_MODULE, WorkerProcess, describe_exit
 from pgpooler.process.notify import Notifier, passed_sockets
@@ -233,7 +232,7 @@ class Supervisor:
     async def _reload(self) -> None:
         """Read the configuration again and go on with it, or say what is wrong and go on as before."""
         try:
-            loaded = read_configuration(self.path)
+            loaded = load(self.path)
             changes = difference(self.configuration, loaded.configuration)
             await self._apply(loaded)
         except ConfigurationError as error:
@@ -268,20 +267,13 @@ class Supervisor:
             logs.install(handler, new.logging.level)
 
 
-def read_configuration(path: str) -> Loaded:
-    """Read a configuration that this version can run.  Raises ConfigurationError, naming everything that is wrong."""
-    loaded = load(path)
-    usable_router(loaded.configuration)
-    return loaded
-
-
 def run(path: str, worker_module: str = WORKER_MODULE) -> int:
     """Run PgPooler with the configuration file `path` until a signal ends it; the exit status.
 
     0: ended as asked; 1: cannot listen, or the worker cannot serve; 2: the configuration is wrong.
     """
     try:
-        loaded = read_configuration(path)
+        loaded = load(path)
     except ConfigurationError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
