@@ -5,6 +5,7 @@ A check connects to PgPooler like any application (psycopg, nothing special) and
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +16,14 @@ from pgpooler.demo import scenario, tools
 from pgpooler.demo.scenario import RoutingCase
 
 CONNECT_TIMEOUT = 20
+SQLSTATE_FIELD = ord("C")
 SETTLE_TIME = 0.05
 """Seconds between two attempts to meet the server connection that another client has just given back."""
 PROOF_DATABASE = "app"
+TRANSACTION_DATABASE = "by_transaction"
+STATEMENT_DATABASE = "by_statement"
+SHARING_CLIENTS = 10
+"""So many clients share the two server connections of the pools in transaction and statement mode."""
 LEAVE_BEHIND = (
     "SET statement_timeout = '1234s'",
     "CREATE TEMPORARY TABLE left_behind (secret text)",
@@ -106,17 +112,47 @@ def routing(client: Client) -> Iterator[Check]:
 
 def session_mode(client: Client) -> Iterator[Check]:
     """Session mode: one server connection for a whole session, alone, and clean for the next client."""
-    proofs = (
-        ("session mode keeps the server connection", "1 backend process", _kept),
-        ("session mode shares it with nobody", "2 backend processes", _alone),
-        ("session mode resets it for the next client", "nothing left", _reset),
+    yield from _proofs(
+        client,
+        PROOF_DATABASE,
+        (
+            ("session mode keeps the server connection", "1 backend process", _kept),
+            ("session mode shares it with nobody", "2 backend processes", _alone),
+            ("session mode resets it for the next client", "nothing left", _reset),
+        ),
     )
-    for subject, expected, ask in proofs:
-        got = client.attempt(ask)
-        yield Check(subject, f"{client.superuser} / {PROOF_DATABASE}", expected, got)
 
 
-PROOFS: Mapping[str, Callable[[Client], Iterator[Check]]] = {"session": session_mode}
+def transaction_mode(client: Client) -> Iterator[Check]:
+    """Transaction mode: many sessions share few server connections, but a transaction has one for itself."""
+    yield from _proofs(
+        client,
+        TRANSACTION_DATABASE,
+        (
+            ("transaction mode shares server connections", "2 backend processes", _shared(TRANSACTION_DATABASE)),
+            ("transaction mode keeps one for a transaction", "1 backend process", _kept_in_transaction),
+            ("transaction mode resets it for the next", "nothing left", _reset_between_transactions),
+        ),
+    )
+
+
+def statement_mode(client: Client) -> Iterator[Check]:
+    """Statement mode: every statement may run on another server connection, so transaction blocks are refused."""
+    yield from _proofs(
+        client,
+        STATEMENT_DATABASE,
+        (
+            ("statement mode shares server connections", "2 backend processes", _shared(STATEMENT_DATABASE)),
+            ("statement mode refuses transaction blocks", "error: 0A000", _block),
+        ),
+    )
+
+
+PROOFS: Mapping[str, Callable[[Client], Iterator[Check]]] = {
+    "session": session_mode,
+    "transaction": transaction_mode,
+    "statement": statement_mode,
+}
 """The proof of each pool mode that is built."""
 
 
@@ -141,6 +177,14 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _proofs(
+    client: Client, database: str, proofs: Sequence[tuple[str, str, Callable[[Client], str]]]
+) -> Iterator[Check]:
+    """One check for each subject, expected answer and question."""
+    for subject, expected, ask in proofs:
+        yield Check(subject, f"{client.superuser} / {database}", expected, client.attempt(ask))
 
 
 def _kept(client: Client) -> str:
@@ -176,6 +220,54 @@ def _reset(client: Client) -> str:
                 left = str(_value(connection, LOOK_FOR_LEFTOVERS))
                 return f"left: {left}" if left else "nothing left"
     return "the server connection was not used again"
+
+
+def _shared(database: str) -> Callable[[Client], str]:
+    """Make the question how many backend processes serve many sessions that are all open at once."""
+
+    def ask(client: Client) -> str:
+        with contextlib.ExitStack() as opened:
+            connections = [opened.enter_context(client.connection(database)) for _ in range(SHARING_CLIENTS)]
+            seen = {_process(connection) for _ in range(5) for connection in connections}
+            # One after the other they may all be served by the same connection: two at once need both.
+            with concurrent.futures.ThreadPoolExecutor(2) as threads:
+                seen.update(threads.map(_slow_process, connections[:2]))
+            return _count(len(seen))
+
+    return ask
+
+
+def _kept_in_transaction(client: Client) -> str:
+    """How many backend processes serve one transaction while others come and go."""
+    with client.connection(TRANSACTION_DATABASE) as one, client.connection(TRANSACTION_DATABASE) as other:
+        with one.transaction():
+            seen = {_process(one)}
+            for _ in range(5):
+                _process(other)
+                seen.add(_process(one))
+        return _count(len(seen))
+
+
+def _reset_between_transactions(client: Client) -> str:
+    """What one client's statements leave for the next transaction on that server connection, whoever's it is."""
+    with client.connection(TRANSACTION_DATABASE) as one, client.connection(TRANSACTION_DATABASE) as other:
+        for statement in LEAVE_BEHIND:
+            one.execute(statement)
+        left = {str(_value(connection, LOOK_FOR_LEFTOVERS)) for connection in (one, other) for _ in range(3)} - {""}
+        return f"left: {', '.join(sorted(left))}" if left else "nothing left"
+
+
+def _block(client: Client) -> str:
+    """What a client gets that begins a transaction block: the SQLSTATE, if the connection works afterwards."""
+    with client.connection(STATEMENT_DATABASE) as connection:
+        answer = connection.pgconn.exec_(b"BEGIN")
+        sqlstate = (answer.error_field(SQLSTATE_FIELD) or b"none").decode()
+        return f"error: {sqlstate}" if _value(connection, "SELECT 1") == 1 else "the connection is broken"
+
+
+def _slow_process(connection: Any) -> int:
+    """The backend process that ran a statement which took a moment."""
+    return int(_value(connection, "SELECT pg_backend_pid() FROM pg_sleep(0.3)"))
 
 
 def _process(connection: Any) -> int:

@@ -22,7 +22,7 @@ READER = "reporting_reader"
 READER_PASSWORD = "rreader"  # noqa: S105
 
 DATABASES: Mapping[str, tuple[str, ...]] = {
-    PRIMARY: ("postgres", "main", "app", "default_test"),
+    PRIMARY: ("postgres", "main", "app", "default_test", "by_transaction", "by_statement"),
     REPLICA: ("postgres", "reporting", "analytics_test", "dwh_test", "misc"),
 }
 """The first of each is there anyway; the others are made."""
@@ -39,6 +39,8 @@ RULES = """\
 - {name: analytics, database: "analytics_*", backend: replica}
 - {name: warehouse, database: '~ ^(reporting|dwh)_.*', backend: replica}
 - {name: reader, user: reporting_reader, backend: replica}
+- {name: transactions, database: by_transaction, backend: primary, pool_mode: transaction, pool_size: 2}
+- {name: statements, database: by_statement, backend: primary, pool_mode: statement, pool_size: 2}
 - {name: everything else, default: true, backend: primary}
 """
 
