@@ -227,18 +227,6 @@ def test_a_reload_with_an_error_names_its_place_and_everything_runs_on(
     wait_for_log(pgpooler, "the configuration is reloaded; 0 changes")
 
 
-def test_a_reload_of_what_this_version_cannot_do_is_refused_and_everything_runs_on(
-    pooler: PoolerFactory, postgres: PostgresServer
-) -> None:
-    pgpooler = pooler(configuration(postgres))
-    wait_for_log(pgpooler, "serves (")
-    pgpooler.write(configuration(postgres, routing={"defaults": {"pool_mode": "statement"}}))
-    pgpooler.reload()
-    assert "statement" in wait_for_log(pgpooler, "the configuration is not reloaded")
-    with connect(pgpooler, postgres) as client:
-        assert value(client, "SELECT 1") == 1
-
-
 def test_another_port_in_a_reload_is_told_to_need_a_restart(pooler: PoolerFactory, postgres: PostgresServer) -> None:
     pgpooler = pooler(configuration(postgres))
     wait_for_log(pgpooler, "serves (")
@@ -297,20 +285,6 @@ def test_a_second_run_on_the_same_port_fails_and_says_so(pooler: PoolerFactory, 
     assert f"cannot listen on 127.0.0.1:{first.port}: another process listens there" in result.stderr
     with connect(first, postgres) as client:
         assert value(client, "SELECT 1") == 1
-
-
-def test_what_this_version_cannot_do_ends_the_start_with_status_2_and_the_reason(
-    postgres: PostgresServer, tmp_path: Path
-) -> None:
-    reservation = ports.reserve()
-    path = tmp_path / "pgpooler.yaml"
-    listen = {"host": "127.0.0.1", "port": reservation.number}
-    values = configuration(postgres, listen=listen, routing={"defaults": {"pool_mode": "statement"}})
-    path.write_text(json.dumps(values))
-    result = run_once(path)
-    reservation.release()
-    assert result.returncode == 2
-    assert "pool_mode statement is not in this version" in result.stderr
 
 
 def run_once(path: Path, **environment: str) -> subprocess.CompletedProcess[str]:

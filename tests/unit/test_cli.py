@@ -286,21 +286,3 @@ def test_forcing_an_implementation_that_is_unknown_is_refused() -> None:
     result = pgpooler_command("version", PGPOOLER_IMPL="fast")
     assert result.returncode != 0
     assert "PGPOOLER_IMPL" in result.stderr
-
-
-@pytest.mark.parametrize("command", ["check", "run"])
-def test_a_pool_mode_of_a_later_version_is_refused_with_its_place(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "pgpooler.yaml"
-    path.write_text(
-        "auth: {users: {alice: {password: secret}}}\n"
-        "backends: [{name: primary, host: 127.0.0.1}]\n"
-        "routing:\n"
-        "  rules:\n"
-        "    - {default: true, backend: primary, pool_mode: transaction}\n"
-    )
-    assert main([command, "--config", str(path)]) == 2
-    output = "".join(capsys.readouterr())
-    assert f"{path}:5:" in output
-    assert "pool_mode transaction is not in this version" in output
