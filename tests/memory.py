@@ -394,7 +394,7 @@ def configure(
     client_login_timeout: float = 60.0,
     backends: tuple[Backend, ...] | None = None,
     rules: tuple[RoutingRule, ...] = (),
-    **pool_settings: float,
+    **pool_settings: object,
 ) -> Configuration:
     """Make a configuration: two users without passwords, one backend, no probing for trouble."""
     names = {"alice": "", "bob": "", "carol": ""} if users is None else users

@@ -272,7 +272,7 @@ class PostgreSQL:
     def _message(self, kind: str, body: bytes) -> Running:
         if kind == "Q":
             text = body[:-1].decode()
-            for statement in text.split("|"):
+            for statement in re.split(r"\||; (?=SELECT)", text):
                 yield from self._execute(statement)
             self._ready()
         elif kind == "P":
@@ -321,6 +321,9 @@ class PostgreSQL:
             self.say(frame("T", pack("!h", 0)) + frame("D", pack("!h", 0)) + frame("C", b"SELECT 1\0"))
         elif text == "DISCARD ALL":
             self._discard()
+        elif text == "RESET ALL":
+            self.owner, self.mark = None, ""
+            self.say(frame("C", b"RESET\0"))
         elif word in ("ROLLBACK", "rollback", "commit"):
             self._end_transaction(word, rest)
         elif text in (";", ""):

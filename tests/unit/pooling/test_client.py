@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import AuthMethod
+from pgpooler.config.model import AuthMethod, PoolMode
 from pgpooler.pooling.states import ClientState
 from pgpooler.protocol import codes, messages
 from tests.scripted import (
@@ -61,6 +61,9 @@ def in_state(state: ClientState) -> tuple[Setting, Client]:
         setting.world.hold_cancels = True
         client = Client(setting.world, "c1", start=False)
         client.port.say(messages.cancel_request(other.process_id, other.cancel_key))
+    elif state is ClientState.IDLE:
+        setting = Setting(session_idle_timeout=10, pool_mode=PoolMode.TRANSACTION)
+        client = Client(setting.world, "c1")
     else:
         setting = Setting(session_idle_timeout=10)
         client = Client(setting.world, "c1")

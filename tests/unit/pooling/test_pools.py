@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from pgpooler.config.model import Backend, Configuration, Pattern, PatternKind, PoolMode, Rule
-from pgpooler.errors import ConfigurationError
+from pgpooler.config.model import Backend, Configuration, Pattern, PatternKind, Rule
 from tests.memory import configure
 from tests.scripted import Client, Setting
 
@@ -200,14 +197,3 @@ def test_a_pool_that_is_gone_leaves_nothing_behind_when_it_had_only_waiters() ->
     assert client.over
     (primary, _) = setting.world.service.pools._uses.values()
     assert primary.pools == []
-
-
-def test_a_configuration_this_version_cannot_run_is_refused_and_changes_nothing() -> None:
-    setting = Setting(pool_size=1)
-    first, second = setting.clients(2)
-    before = setting.world.service.configuration
-    with pytest.raises(ConfigurationError, match="pool_mode transaction"):
-        setting.world.reload(configure(rules=(Rule(backend="primary", pool_mode=PoolMode.TRANSACTION),)))
-    assert setting.world.service.configuration is before
-    setting.leave(first)
-    assert second.logged_in

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import AuthMethod, Backend
+from pgpooler.config.model import AuthMethod, Backend, PoolMode
 from pgpooler.pooling.server import CLEANING_TIMEOUT, STARTING_TIMEOUT, ServerSession
 from pgpooler.pooling.states import ServerState
 from pgpooler.protocol import codes
@@ -38,7 +38,8 @@ def hand_made(setting: Setting) -> None:
 
 def in_state(state: ServerState) -> tuple[Setting, ServerSession, MemoryPort]:
     """A server connection in this state, whose server is silent from now on."""
-    setting = Setting(server_connect_timeout=10, query_wait_timeout=20, server_idle_timeout=0)
+    mode = PoolMode.STATEMENT if state is ServerState.REFUSING else PoolMode.SESSION
+    setting = Setting(server_connect_timeout=10, query_wait_timeout=20, server_idle_timeout=0, pool_mode=mode)
     if state is ServerState.LOGIN:
         hand_made(setting)
         setting.client()
@@ -53,6 +54,11 @@ def in_state(state: ServerState) -> tuple[Setting, ServerSession, MemoryPort]:
         client.ask(f"slow {client.token}")
         setting.world.settle()
         Recording(port)
+    elif state is ServerState.REFUSING:
+        client.ask(f"slow {client.token}")
+        setting.world.settle()
+        Recording(port)
+        port.say(frame("C", b"BEGIN\0") + frame("Z", b"T"))
     elif state is ServerState.CLEANING:
         Recording(port)
         client.terminate()

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
-from pgpooler.config.model import PoolMode, Rule
-from pgpooler.errors import ConfigurationError
 from pgpooler.pooling.service import REMEMBERED_KEYS
 from pgpooler.protocol.passwords import Cleartext, Derivation, ScramKeys
 from tests.memory import World, configure
 from tests.scripted import Client, Recording, Setting, query
 
 BASE = {"clients": 0, "admitted": 0, "cancel keys": 0, "used": 0, "in pools": 0, "waiting": 0, "clients of pools": 0}
-
-
-def test_a_mode_that_this_version_does_not_have_is_refused() -> None:
-    """W16: better refused than accepted without effect."""
-    with pytest.raises(ConfigurationError, match=r"a\.yaml:3:4: pool_mode statement"):
-        World(configure(rules=(Rule(backend="primary", pool_mode=PoolMode.STATEMENT, place="a.yaml:3:4"),)))
 
 
 def test_no_more_clients_than_max_client_conn_are_let_in() -> None:
