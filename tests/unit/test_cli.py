@@ -193,6 +193,7 @@ def test_route_says_rule_server_and_where_every_value_comes_from(configured: Pat
         [""],
         ["SETTING", "VALUE", "FROM"],
         ["pool_mode", "session", "built-in"],
+        ["server_reset_query", "always", "built-in"],
         ["pool_size", "10", "defaults"],
         ["max_queue", "no limit", "built-in"],
         ["query_wait_timeout", "5 s", f"rule 'reports' ({place})"],
