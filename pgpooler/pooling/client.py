@@ -12,7 +12,7 @@ from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError, ProtocolViolation
 from pgpooler.pooling.login import ClientLogin
 from pgpooler.pooling.port import Port, Session
-from pgpooler.pooling.states import ClientState
+from pgpooler.pooling.states import ClientState, ServerState
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.framer import EMPTY, Framer, watching
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 # CopyData is the one type that needs no look; everything else is a request whose reply is owed, or an error.
 REQUESTS = watching(bytes(set(codes.FRONTEND_TYPES) - {codes.COPY_DATA}), unknown=codes.FRONTEND_TYPES)
-COPYING = (codes.COPY_DATA, codes.COPY_DONE, codes.COPY_FAIL)
 VOID = (codes.COPY_DONE, codes.COPY_FAIL, codes.FLUSH)  # mean nothing to a server that owes nothing
 ENDS = (codes.QUERY, codes.FUNCTION_CALL, codes.SYNC)  # a ReadyForQuery answers them
 SMALL = bytes(
@@ -39,6 +38,9 @@ SMALL = bytes(
         codes.TERMINATE,
     )
 )
+CANCELED = messages.error_response(
+    PeerError("canceling statement due to user request", sqlstate="57014", severity="ERROR")
+) + messages.ready_for_query(codes.IDLE)
 
 
 STARTUP, AUTHENTICATION, COMPUTING, WAITING, ACTIVE, CANCELING, CLOSED, IDLE = ClientState
@@ -176,7 +178,9 @@ class ClientSession(Session):
 
     def _must_wait(self, kind: int, server: ServerSession) -> bool:
         """In statement mode at most one ReadyForQuery is owed: hold what follows until it is here."""
-        if self.mode is PoolMode.STATEMENT and kind not in COPYING and server.owed.ready_due:
+        if self.mode is not PoolMode.STATEMENT or kind in VOID:
+            return False
+        if server.owed.ready_due or server.state == ServerState.REFUSING:
             self.held = True
             self.port.pause()
             return True
@@ -189,9 +193,15 @@ class ClientSession(Session):
             return
         if self.leaving:
             self.depart(now)
-        elif self.mode is not PoolMode.SESSION and server.releasable and not self.framer.passing:
+        elif self.framer.passing:
+            return
+        elif server.state == ServerState.REFUSING:
+            server.roll_back()
+        elif self.mode is not PoolMode.SESSION and server.releasable:
             self.state = IDLE
             self.server = None
+            self.last_traffic = now
+            self.port.resume()  # the server may have answered before it has read everything
             server.release(now, in_part=False, abrupt=False)
             self.release_hold(now)
 
@@ -220,9 +230,10 @@ class ClientSession(Session):
         if self.startup is None:
             return
         try:
-            if self.pool is not None:
-                self.pool.clients -= 1
-                self.pool = None
+            left, self.pool = self.pool, None
+            if left is not None:
+                left.clients -= 1
+                self.service.pools.forget_unused(left, now)
             pool = self.pool = self.service.pool_for(self.startup)
             pool.clients += 1
             self.mode = pool.route.pool_mode
@@ -232,6 +243,8 @@ class ClientSession(Session):
             else:
                 self.state = IDLE
                 self._welcome(known, self.number & 0x7FFFFFFF)
+                if not self.port.reading:
+                    self.resume(now)
         except PeerError as error:
             self.refuse(error, now)
 
@@ -253,7 +266,7 @@ class ClientSession(Session):
         elif self.mode is PoolMode.SESSION:
             self._welcome(server.parameters, server.process_id)
         else:
-            server.pool.known[self.settings] = dict(server.parameters)
+            server.pool.remember(self.settings, server.parameters)
             self._welcome(server.parameters, self.number & 0x7FFFFFFF)
         if not self.port.reading:
             self.resume(now)
@@ -284,30 +297,40 @@ class ClientSession(Session):
     def cancel(self) -> bool:
         """A cancel request with this client's key came; return whether there is something to cancel."""
         server = self.server
-        return self.state == ACTIVE and server is not None and bool(server.owed.requests)
+        return self.state == ACTIVE and server is not None and bool(server.owed.requests) and not server.asked
 
     def cancel_waiting(self, now: float) -> None:
         """Answer the request that waits for a server connection as canceled, at once, if it is here whole."""
+        try:
+            found = self._drop_request()
+        except PeerError as error:
+            self.refuse(error, now)
+            return
+        if not found:
+            return
+        self.port.write_all(CANCELED)
+        if self.server is None:  # otherwise it is being made ready, and serves what follows
+            if self.pool is not None:
+                self.pool.leave(self)
+            self.state = IDLE
+            self.resume(now)
+
+    def _drop_request(self) -> bool:
+        """Drop the first request, up to what a ReadyForQuery answers; False when it is not here whole."""
         framer = self.framer
         framer.feed(EMPTY, 0, 0)
-        while True:
+        kind = 0
+        while kind not in ENDS:
             kind = framer.run(REQUESTS)
-            if not kind or framer.position + framer.length > framer.end:
+            here = framer.position + framer.length <= framer.end
+            if not kind or not here or kind == codes.TERMINATE or kind not in codes.FRONTEND_TYPES:
                 framer.position = framer.mark
                 framer.passing = 0
-                framer.keep()
-                return
+                return False
             framer.pass_on()
-            if kind in ENDS:
-                break
         framer.passed()
         framer.keep()
-        if self.pool is not None:
-            self.pool.leave(self)
-        self.state = IDLE
-        error = PeerError("canceling statement due to user request", sqlstate="57014", severity="ERROR")
-        self.port.write_all(messages.error_response(error) + messages.ready_for_query(codes.IDLE))
-        self.resume(now)
+        return True
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ The counts here are the truth about limits: a connection counts from the decisio
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 FIRST_RETRY = 0.1  # seconds until the next attempt after a failed one; doubles each time
 LAST_RETRY = 5.0
 FAIRNESS_DELAY = 0.1  # seconds a waiter waits before a busy connection of another pool makes room for it
+REMEMBERED_SETTINGS = 1000  # what clients are told at login is remembered for so many different settings
 PROBE_AFTER = 60.0  # seconds without traffic after which an idle connection is asked for a sign of life
 
 
@@ -96,6 +98,7 @@ class Pool:
         self.failures = 0
         self.retry_at = 0.0
         self.known: dict[str, dict[str, str]] = {}  # what a client with these settings is told at login
+        self.returned: deque[tuple[ServerSession, bool]] = deque()  # clean, to be handed on one after the other
         self.retired = False  # no longer in the configuration: connections are closed as they come back
         self.due = 0.0
         use.pools.append(self)
@@ -153,6 +156,12 @@ class Pool:
         """Let the client wait no longer, because it is gone."""
         self.waiters.pop(client, None)
 
+    def remember(self, settings: str, parameters: Mapping[str, str]) -> None:
+        """Remember what a client with these settings is told at login, so that the next one needs no server for it."""
+        self.known[settings] = dict(parameters)
+        if len(self.known) > REMEMBERED_SETTINGS:
+            del self.known[next(name for name in self.known if name)]  # the oldest; "" stays
+
     def _lease(self, server: ServerSession, client: ClientSession, now: float) -> None:
         self.busy.add(server)
         server.lease(client, now)
@@ -205,6 +214,16 @@ class Pool:
 
         `probed`: nobody had it, it only gave a sign of life and returns to its place at the bottom.
         """
+        self.returned.append((server, probed))
+        if len(self.returned) > 1:  # the loop below is at work, further up in the stack
+            return
+        while self.returned:
+            returned, was_probed = self.returned[0]
+            if returned in self.busy:  # and not closed meanwhile
+                self._take_back(returned, now, was_probed)
+            self.returned.popleft()
+
+    def _take_back(self, server: ServerSession, now: float, probed: bool) -> None:
         self.busy.discard(server)
         reason = self._no_place_for(server, now)
         if reason:

@@ -26,29 +26,32 @@ if TYPE_CHECKING:
 TAKEN_LIMIT = 1 << 20  # bytes of a message we must see whole; a server that needs more is not PostgreSQL
 STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parameters do not get set is closed
 PROBE_TIMEOUT = 10.0
+NO_BLOCKS = "transaction blocks are not allowed in statement pooling mode"
+OTHER_MODES = "Connect through a rule with pool_mode transaction or session."
 BLOCK_REFUSED = messages.error_response(
-    FeatureNotSupported(
-        "transaction blocks are not allowed in statement pooling mode",
-        severity="ERROR",
-        hint="Connect through a rule with pool_mode transaction or session.",
-    )
+    FeatureNotSupported(NO_BLOCKS, severity="ERROR", hint=OTHER_MODES)
 ) + messages.ready_for_query(codes.IDLE)
+PIPELINE_REFUSED = FeatureNotSupported(
+    NO_BLOCKS,
+    detail="More was sent before the block was refused.  It may belong to the block, and is not run outside of it.",
+    hint=OTHER_MODES,
+)
 SEVERITY_WITHIN = 64  # bytes of an ErrorResponse in which the untranslated severity stands
 LAST_SEVERITIES = (b"\0VFATAL\0", b"\0VPANIC\0")  # after these the server closes the connection
 
 EVERYTHING = bytes([1]) * 256
-RELAYED = watching(
-    bytes(
-        (
-            codes.READY_FOR_QUERY,
-            codes.ERROR_RESPONSE,
-            codes.PARAMETER_STATUS,
-            codes.COPY_IN_RESPONSE,
-            codes.COPY_BOTH_RESPONSE,
-        )
-    ),
-    unknown=codes.BACKEND_TYPES,
+WATCHED = bytes(
+    (
+        codes.READY_FOR_QUERY,
+        codes.ERROR_RESPONSE,
+        codes.PARAMETER_STATUS,
+        codes.COPY_IN_RESPONSE,
+        codes.COPY_BOTH_RESPONSE,
+    )
 )
+RELAYED = watching(WATCHED, unknown=codes.BACKEND_TYPES)
+RELAYED_BY_STATEMENT = watching(WATCHED + bytes((codes.COMMAND_COMPLETE,)), unknown=codes.BACKEND_TYPES)
+BEGUN = (b"BEGIN\0", b"START TRANSACTION\0")  # tags of what statement mode will refuse, unless the Query also ends it
 
 
 LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED, REFUSING = ServerState
@@ -59,6 +62,7 @@ class ServerSession(Session):
 
     __slots__ = (
         "asked",
+        "begun",
         "cancel_key",
         "cancels",
         "cleaning",
@@ -101,6 +105,7 @@ class ServerSession(Session):
         self.cancel_key = b""
         self.cancels = 0  # cancel requests on their way whose end is not known yet
         self.cleaning: Cleaning | None = None
+        self.begun = b""  # in statement mode: the CommandComplete of BEGIN, held until it is known what follows
         self.asked = ""  # the statement of our own that the server is running
         self.error: PeerError | None = None  # the last one that no client was told
         self.farewell = False  # the server has said why it will close the connection
@@ -170,6 +175,7 @@ class ServerSession(Session):
     def lease(self, client: ClientSession, now: float) -> None:
         """Belong to this client from now on: first with its parameters set, then its bytes are relayed."""
         self.client = client
+        self.begun = b""
         client.server = self
         if self.settings == client.settings:
             self.state = ACTIVE
@@ -184,7 +190,7 @@ class ServerSession(Session):
     @property
     def releasable(self) -> bool:
         """Nothing is owed or half asked, and no transaction is open: another client may have the connection."""
-        return self.status == codes.IDLE and self.owed.nothing
+        return self.status == codes.IDLE and self.owed.nothing and not self.framer.passing
 
     def _patience(self, seconds: float, now: float) -> None:
         self.until = now + seconds
@@ -247,16 +253,28 @@ class ServerSession(Session):
     def _relay(self, now: float) -> None:
         """Pass everything on to the client, noting what the rules of release need."""
         framer = self.framer
+        by_statement = self.client is not None and self.client.mode is PoolMode.STATEMENT
+        watched = RELAYED_BY_STATEMENT if by_statement else RELAYED
         while True:
-            kind = framer.run(RELAYED)
+            kind = framer.run(watched)
             if not kind or not self._note(kind):
                 break
-            if kind == codes.READY_FOR_QUERY and self.status != codes.IDLE and self._in_statement_mode():
+            if by_statement and kind == codes.READY_FOR_QUERY and self.status != codes.IDLE:
                 self._pass_on_run()
                 framer.drop()
                 self._refuse_block(now)
                 return
-            framer.pass_on()
+            if kind == codes.COMMAND_COMPLETE and framer.body() in BEGUN:
+                self._pass_on_run()
+                self.begun = messages.message(kind, framer.body())
+                framer.drop()
+            else:
+                framer.pass_on()
+            if kind == codes.READY_FOR_QUERY and self.client is not None and not self.owed.requests:
+                self._pass_on_run()
+                self.client.settle(now)  # what follows is not for a client whose lease is over
+                if self.state != ACTIVE:
+                    return
         self._pass_on_run()
         client = self.client
         if client is not None:
@@ -267,17 +285,26 @@ class ServerSession(Session):
     def _pass_on_run(self) -> None:
         framer = self.framer
         if framer.position > framer.mark and self.client is not None:
+            if self.begun:
+                self.client.port.write_all(self.begun)
+                self.begun = b""
             if not self.client.port.write(framer.buffer, framer.mark, framer.position):
                 self.port.pause()
             framer.passed()
 
-    def _in_statement_mode(self) -> bool:
-        return self.client is not None and self.client.mode is PoolMode.STATEMENT
-
     def _refuse_block(self, now: float) -> None:
         """A statement left a transaction open in statement mode: roll back before anybody is told."""
+        self.begun = b""
+        if self.owed.doubt or self.owed.requests:
+            self.close(self.owed.doubt or "a transaction block in statement mode left replies owed", now)
+            return
         self.state = REFUSING
         self._patience(STARTING_TIMEOUT, now)
+        if self.client is not None:
+            self.client.settle(now)
+
+    def roll_back(self) -> None:
+        """Roll back what is refused.  The client is not in the middle of a message."""
         self.ask("ROLLBACK")
 
     def _absorb(self, now: float) -> None:
@@ -323,6 +350,8 @@ class ServerSession(Session):
                 return False
             self.farewell = any(severity in framer.body()[:SEVERITY_WITHIN] for severity in LAST_SEVERITIES)
             self.owed.error()
+        elif kind == codes.COMMAND_COMPLETE:
+            return framer.take(TAKEN_LIMIT)
         elif kind == codes.COPY_IN_RESPONSE:
             self.owed.copy_in_response()
         elif kind == codes.COPY_BOTH_RESPONSE:
@@ -358,8 +387,11 @@ class ServerSession(Session):
             self.asked = ""
             self.state = ACTIVE
             self.until = 0.0
-            self.client.port.write_all(BLOCK_REFUSED)
-            self.client.settle(now)
+            if self.client.held or not self.client.framer.at_boundary():
+                self.client.refuse(PIPELINE_REFUSED, now)
+            else:
+                self.client.port.write_all(BLOCK_REFUSED)
+                self.client.settle(now)
         elif error is not None:
             self.close(f"{self.asked or 'the probe'} failed: {error.message}", now)
         elif self.state == PROBING:
