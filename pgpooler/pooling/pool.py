@@ -219,9 +219,11 @@ class Pool:
             return
         while self.returned:
             returned, was_probed = self.returned[0]
-            if returned in self.busy:  # and not closed meanwhile
-                self._take_back(returned, now, was_probed)
-            self.returned.popleft()
+            try:
+                if returned in self.busy:  # and not closed meanwhile
+                    self._take_back(returned, now, was_probed)
+            finally:
+                self.returned.popleft()
 
     def _take_back(self, server: ServerSession, now: float, probed: bool) -> None:
         self.busy.discard(server)

@@ -80,6 +80,7 @@ class ServerSession(Session):
         "pool",
         "port",
         "process_id",
+        "refusal",
         "service",
         "settings",
         "state",
@@ -106,6 +107,7 @@ class ServerSession(Session):
         self.cancels = 0  # cancel requests on their way whose end is not known yet
         self.cleaning: Cleaning | None = None
         self.begun = b""  # in statement mode: the CommandComplete of BEGIN, held until it is known what follows
+        self.refusal = b""  # in statement mode: what the client is told once its block is rolled back
         self.asked = ""  # the statement of our own that the server is running
         self.error: PeerError | None = None  # the last one that no client was told
         self.farewell = False  # the server has said why it will close the connection
@@ -266,6 +268,8 @@ class ServerSession(Session):
                 return
             if kind == codes.COMMAND_COMPLETE and framer.body() in BEGUN:
                 self._pass_on_run()
+                if self.begun and self.client is not None:
+                    self.client.port.write_all(self.begun)
                 self.begun = messages.message(kind, framer.body())
                 framer.drop()
             else:
@@ -275,6 +279,8 @@ class ServerSession(Session):
                 self.client.settle(now)  # what follows is not for a client whose lease is over
                 if self.state != ACTIVE:
                     return
+                by_statement = self.client.mode is PoolMode.STATEMENT
+                watched = RELAYED_BY_STATEMENT if by_statement else RELAYED
         self._pass_on_run()
         client = self.client
         if client is not None:
@@ -295,6 +301,10 @@ class ServerSession(Session):
     def _refuse_block(self, now: float) -> None:
         """A statement left a transaction open in statement mode: roll back before anybody is told."""
         self.begun = b""
+        if self.status == codes.FAILED:  # it knows of the error already, and a request has only one
+            self.refusal = messages.ready_for_query(codes.IDLE)
+        else:
+            self.refusal = BLOCK_REFUSED
         if self.owed.doubt or self.owed.requests:
             self.close(self.owed.doubt or "a transaction block in statement mode left replies owed", now)
             return
@@ -390,7 +400,7 @@ class ServerSession(Session):
             if self.client.held or not self.client.framer.at_boundary():
                 self.client.refuse(PIPELINE_REFUSED, now)
             else:
-                self.client.port.write_all(BLOCK_REFUSED)
+                self.client.port.write_all(self.refusal)
                 self.client.settle(now)
         elif error is not None:
             self.close(f"{self.asked or 'the probe'} failed: {error.message}", now)
