@@ -486,6 +486,25 @@ def test_the_next_client_finds_nothing_of_one_that_vanished_in_any_situation(
         assert_no_trace(under_test, postgres, database)
 
 
+@pytest.mark.parametrize("name", test_disconnects.REQUESTS)
+def test_a_request_cut_off_at_any_byte_has_no_effect(
+    name: str, start: Start, postgres: PostgresServer, database: str, observer: Connection
+) -> None:
+    """W8: also when a half of it has been given a server connection."""
+    observer.execute("CREATE TABLE marks (mark text)")
+    under_test = start()
+    request = test_disconnects.REQUESTS[name]
+    with under_test.wire() as successor:
+        successor.log_in(database=database)
+        for count in range(1, len(request)):
+            client = under_test.wire()
+            client.log_in(database=database)
+            client.send(request[:count])
+            client.reset() if count % 2 else client.close()
+            assert successor.values("SELECT count(*), now() = statement_timestamp() FROM marks") == ["0", "t"], count
+    assert_no_trace(under_test, postgres, database)
+
+
 def test_insert_and_terminate_in_one_segment_commits_also_when_the_client_must_wait(
     start: Start, database: str, observer: Connection
 ) -> None:
@@ -743,6 +762,7 @@ def test_asyncpg_without_its_statement_cache_works(start: Start, database: str) 
                         async with connection.transaction():
                             await connection.fetchval("SELECT 1 / $1::int", 0)
                 await connection.execute("SELECT 1; SELECT 2")
+                total += await connection.fetchval("SELECT $1::int - $1::int", number)
             return total
         finally:
             await connection.close()
