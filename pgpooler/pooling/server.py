@@ -262,7 +262,8 @@ class ServerSession(Session):
                 self.close("its client left before it sent the data of a COPY", now)
             elif self.cleaning is not None and (self.owed.doubt or self.owed.skipping):
                 self.cleaning.proceed(now)
-            elif self.farewell:
+            elif state == IDLE and self.farewell:
+                # Only here: a session that was in use holds its locks until the server has closed the socket.
                 self.close(f"the server ends the connection ({self.error.message if self.error else ''})", now)
         framer.passed()
 
