@@ -258,8 +258,8 @@ class ServerSession(Session):
             framer.passed()
             if kind == codes.READY_FOR_QUERY:
                 self._ready(now)
-            elif kind == codes.COPY_IN_RESPONSE and self.owed.copy_in:
-                self.close("its client left before it sent the data of a COPY", now)
+            elif kind == codes.COPY_IN_RESPONSE and self.owed.copy_in and self.cleaning is not None:
+                self.cleaning.doom("its client left before it sent the data of a COPY")
             elif self.cleaning is not None and (self.owed.doubt or self.owed.skipping):
                 self.cleaning.proceed(now)
             elif state == IDLE and self.farewell:
