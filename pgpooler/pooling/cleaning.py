@@ -35,13 +35,18 @@ class Cleaning:
         """Cancel what runs for nobody, and go on to what is missing."""
         if self._runs_for_nobody:
             self._server.cancel()
-        if not self.doomed:
-            self.proceed(now)
-        elif self._server.owed.requests:
-            # The server ends the session itself, without committing anything: next it reads that its client is gone.
-            self._server.port.end_writing()
+        if self.doomed:
+            self.doom(self.doomed)
         else:
-            self._server.close(self.doomed, now)
+            self.proceed(now)
+
+    def doom(self, reason: str) -> None:
+        """Give the connection up: let the server end the session, which commits nothing and frees its locks.
+
+        Its place is free when the server has closed the socket: then the next client cannot meet those locks.
+        """
+        self.doomed = reason
+        self._server.port.end_writing()
 
     def proceed(self, now: float) -> None:
         """Do the next thing that is missing."""
@@ -49,7 +54,7 @@ class Cleaning:
         if self.doomed:
             return
         if server.owed.doubt:
-            server.close(server.owed.doubt, now)
+            self.doom(server.owed.doubt)
         elif server.owed.skipping:
             server.owed.sent(codes.SYNC)
             server.port.write_all(messages.SYNC)

@@ -333,11 +333,12 @@ class ServerSession(Session):
             framer.passed()
             if kind == codes.READY_FOR_QUERY:
                 self._ready(now)
-            elif kind == codes.COPY_IN_RESPONSE and self.owed.copy_in:
-                self.close("its client left before it sent the data of a COPY", now)
+            elif kind == codes.COPY_IN_RESPONSE and self.owed.copy_in and self.cleaning is not None:
+                self.cleaning.doom("its client left before it sent the data of a COPY")
             elif self.cleaning is not None and (self.owed.doubt or self.owed.skipping):
                 self.cleaning.proceed(now)
-            elif self.farewell:
+            elif state == IDLE and self.farewell:
+                # Only here: a session that was in use holds its locks until the server has closed the socket.
                 self.close(f"the server ends the connection ({self.error.message if self.error else ''})", now)
         framer.passed()
 

@@ -389,12 +389,21 @@ def test_nothing_is_written_behind_half_a_message_that_the_server_skips() -> Non
     assert recording.over
 
 
-@pytest.mark.parametrize(
-    "state", [ServerState.IDLE, ServerState.STARTING, ServerState.CLEANING, ServerState.PROBING], ids=str
-)
-def test_a_server_that_said_its_last_word_gives_its_place_back_before_it_closes(state: ServerState) -> None:
-    setting, session, port = in_state(state)
+def test_an_idle_server_that_said_its_last_word_gives_its_place_back_before_it_closes() -> None:
+    setting, session, port = in_state(ServerState.IDLE)
     port.say(error("57P01", "terminating connection due to administrator command", "FATAL"))
+    setting.world.settle()
+    assert session.state == ServerState.CLOSED
+    setting.world.check_limits()
+
+
+def test_a_server_that_was_in_use_keeps_its_place_until_it_has_closed() -> None:
+    """Its locks and its transaction are there until then, and the next client must not meet them."""
+    setting, session, port = in_state(ServerState.CLEANING)
+    port.say(error("57P01", "terminating connection due to administrator command", "FATAL"))
+    setting.world.settle()
+    assert session.state == ServerState.CLEANING
+    port.leave()
     setting.world.settle()
     assert session.state == ServerState.CLOSED
     setting.world.check_limits()
