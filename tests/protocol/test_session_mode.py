@@ -1,4 +1,4 @@
-"""Session mode as a whole: clients that do anything, servers that die, time that passes, all in memory.
+"""Each pool mode as a whole: clients that do anything, servers that die, time that passes, all in memory.
 
 Whatever happens, in whatever order: limits hold, nobody sees what belongs to another, a server connection is clean
 before it is handed on, nobody waits in vain or is overtaken, and in the end everything is back to base.  What a client
@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from pgpooler.config.model import PoolMode, ResetPolicy
 from pgpooler.errors import ServerUnavailable
 from pgpooler.pooling.client import ClientSession
 from pgpooler.pooling.pool import Pool
@@ -92,6 +93,8 @@ def requests(draw: st.DrawFn, token: str) -> bytes:
 
 
 class SessionMode(RuleBasedStateMachine):
+    mode = PoolMode.SESSION
+
     @initialize(
         pool_size=st.integers(1, 3),
         cap=st.sampled_from((0, 0, 1, 2)),
@@ -99,11 +102,21 @@ class SessionMode(RuleBasedStateMachine):
         idle=st.sampled_from((0.0, 30.0)),
         max_queue=st.sampled_from((0, 0, 1)),
         server_capacity=st.sampled_from((None, 1, 7, 200)),
+        reset=st.sampled_from(ResetPolicy),
     )
     def begin(
-        self, pool_size: int, cap: int, wait: float, idle: float, max_queue: int, server_capacity: int | None
+        self,
+        pool_size: int,
+        cap: int,
+        wait: float,
+        idle: float,
+        max_queue: int,
+        server_capacity: int | None,
+        reset: ResetPolicy,
     ) -> None:
-        self.settings: dict[str, float] = {
+        self.settings: dict[str, object] = {
+            "pool_mode": self.mode,
+            "server_reset_query": ResetPolicy.ALWAYS if self.mode is PoolMode.SESSION else reset,
             "query_wait_timeout": wait,
             "server_idle_timeout": idle,
             "session_idle_timeout": idle,
@@ -242,7 +255,7 @@ class SessionMode(RuleBasedStateMachine):
         choose = data.draw(st.randoms(use_true_random=False), "order")
         for _ in range(count):
             choose.choice(list(self.world.steps()))()
-            self.look()
+            self.look(finely=True)
 
     @rule(chunk=st.sampled_from((1, 6, 1 << 16)))
     def settle(self, chunk: int) -> None:
@@ -265,10 +278,16 @@ class SessionMode(RuleBasedStateMachine):
     # -- what must hold ------------------------------------------------------------------------------------------------
 
     @invariant()
-    def look(self) -> None:
+    def look(self, *, finely: bool = False) -> None:
+        """`finely`: only one step was made since the last look."""
         self.world.check_limits()
         assert not self.cluster.complaints, self.cluster.complaints
-        self.nobody_is_overtaken()
+        if finely or self.mode is PoolMode.SESSION:
+            self.nobody_is_overtaken()
+        disturbed = {client.session for client in self.disturbed}  # a canceled request gives up its place
+        self.before = {
+            pool: [client for client in pool.waiters if client not in disturbed] for pool in self.world.pools
+        }
 
     @invariant()
     def nobody_sees_what_is_not_theirs(self) -> None:
@@ -276,7 +295,6 @@ class SessionMode(RuleBasedStateMachine):
             assert set(client.rows) <= {client.token, ""}, client.token
 
     def nobody_is_overtaken(self) -> None:
-        now = {pool: list(pool.waiters) for pool in self.world.pools}
         for pool, earlier in self.before.items():
             waiting = [client for client in earlier if client in pool.waiters]
             assert [client for client in pool.waiters if client in waiting] == waiting, "the order changed"
@@ -284,7 +302,6 @@ class SessionMode(RuleBasedStateMachine):
                 if client.server is not None and client.state == ClientState.ACTIVE:
                     ahead = earlier[: earlier.index(client)]
                     assert not any(one in pool.waiters for one in ahead), "somebody was overtaken"
-        self.before = now
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -305,7 +322,7 @@ class SessionMode(RuleBasedStateMachine):
             client.leave()
         world.settle()
         for client in self.clients:
-            if client not in self.disturbed:
+            if client not in self.disturbed and not self.differs_by_mode(client):
                 check_answers(client)
         world.pass_time(100)
         for process in self.cluster.alive:
@@ -315,6 +332,11 @@ class SessionMode(RuleBasedStateMachine):
         assert set(world.counts().values()) == {0}, world.counts()
         assert world.ports == []
         assert (world.opening, world.cancels, world.computations, world.deadlines.next()) == ([], [], [], 0.0)
+
+    def differs_by_mode(self, client: Client) -> bool:
+        """It asked for what a server of its own answers in another way."""
+        asked = {PoolMode.SESSION: (), PoolMode.TRANSACTION: (b"show",), PoolMode.STATEMENT: (b"show", b"begin")}
+        return any(word in client.said for word in asked[self.mode])
 
     def everybody_who_waits_gets_a_turn(self) -> None:
         world = self.world
@@ -348,5 +370,16 @@ def check_answers(client: Client) -> None:
     assert "FATAL" not in told, "the end was told twice"
 
 
+class TransactionMode(SessionMode):
+    mode = PoolMode.TRANSACTION
+
+
+class StatementMode(SessionMode):
+    mode = PoolMode.STATEMENT
+
+
 TestSessionMode = SessionMode.TestCase
+TestTransactionMode = TransactionMode.TestCase
+TestStatementMode = StatementMode.TestCase
 TestSessionMode.settings = settings(deadline=None, stateful_step_count=40)
+TestTransactionMode.settings = TestStatementMode.settings = TestSessionMode.settings
