@@ -227,6 +227,33 @@ def test_a_reload_with_an_error_names_its_place_and_everything_runs_on(
     wait_for_log(pgpooler, "the configuration is reloaded; 0 changes")
 
 
+def test_a_reload_to_another_pool_mode_holds_for_the_next_lease(
+    pooler: PoolerFactory, postgres: PostgresServer
+) -> None:
+    def configured(mode: str) -> dict[str, Any]:
+        return configuration(postgres, routing={"defaults": {"pool_mode": mode, "pool_size": 1}})
+
+    pgpooler = pooler(configured("session"))
+    wait_for_log(pgpooler, "serves (")
+    before = connect(pgpooler, postgres)
+    before.execute("SET work_mem = '7MB'")
+    pgpooler.write(configured("transaction"))
+    pgpooler.reload()
+    wait_for_log(pgpooler, "the configuration is reloaded; 1 change")
+    assert value(before, "SHOW work_mem") == "7MB"  # it keeps what it was given for its whole session
+    before.close()
+    with connect(pgpooler, postgres) as one, connect(pgpooler, postgres) as other:
+        for client in (one, other, one, other):
+            assert value(client, "SELECT 1") == 1
+        pgpooler.write(configured("session"))
+        pgpooler.reload()
+        wait_for_log(pgpooler, "the configuration is reloaded; 1 change", 2)
+        one.execute("SET work_mem = '7MB'")
+        assert value(one, "SHOW work_mem") == "7MB"
+        one.close()
+        assert value(other, "SHOW work_mem") != "7MB"
+
+
 def test_another_port_in_a_reload_is_told_to_need_a_restart(pooler: PoolerFactory, postgres: PostgresServer) -> None:
     pgpooler = pooler(configuration(postgres))
     wait_for_log(pgpooler, "serves (")

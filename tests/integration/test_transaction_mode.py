@@ -280,6 +280,23 @@ def test_terminate_of_an_idle_client_takes_no_server_connection(start: Start, da
     assert under_test.snapshot()["server_connections_made"] == 1
 
 
+def test_session_idle_timeout_ends_clients_with_and_without_a_server_connection(
+    start: Start, database: str, observer: Connection
+) -> None:
+    observer.execute("CREATE TABLE marks (mark text)")
+    under_test = start(session_idle_timeout=1)
+    with under_test.wire() as idle, under_test.wire() as in_transaction:
+        idle.log_in(database=database)
+        assert sqlstate(idle.last_words()) == "57P05"
+        in_transaction.log_in(database=database)
+        in_transaction.values("BEGIN; INSERT INTO marks VALUES ('x')")
+        assert sqlstate(in_transaction.last_words()) == "57P05"
+    with under_test.wire() as successor:
+        successor.log_in(database=database)
+        assert successor.values("SELECT count(*) FROM marks") == ["0"]
+    assert under_test.snapshot()["server_connections_made"] == 1
+
+
 # -- startup parameters ------------------------------------------------------------------------------------------------
 
 SHOWN = ("application_name", "TimeZone", "search_path", "work_mem", "client_encoding", "DateStyle")
