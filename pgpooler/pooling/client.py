@@ -177,8 +177,11 @@ class ClientSession(Session):
                 self.depart(now)
 
     def _must_wait(self, kind: int, server: ServerSession) -> bool:
-        """In statement mode at most one ReadyForQuery is owed: hold what follows until it is here."""
-        if self.mode is not PoolMode.STATEMENT or kind in VOID:
+        """In statement mode at most one ReadyForQuery is owed: hold what follows until it is here.
+
+        What is sent into an open COPY is for the server to judge: held back, it would wait for the end of the COPY.
+        """
+        if self.mode is not PoolMode.STATEMENT or kind in VOID or server.owed.copy_in:
             return False
         if server.owed.ready_due or server.state == ServerState.REFUSING:
             self.held = True

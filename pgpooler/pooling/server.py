@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgpooler.config.model import PoolMode
-from pgpooler.errors import FeatureNotSupported, PeerError, ProtocolViolation, ServerUnavailable
+from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
+from pgpooler.pooling.blocks import BlockGuard
 from pgpooler.pooling.cleaning import CLEANING_TIMEOUT, Cleaning
 from pgpooler.pooling.owed import Owed
 from pgpooler.pooling.port import Port, Session
@@ -26,16 +27,6 @@ if TYPE_CHECKING:
 TAKEN_LIMIT = 1 << 20  # bytes of a message we must see whole; a server that needs more is not PostgreSQL
 STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parameters do not get set is closed
 PROBE_TIMEOUT = 10.0
-NO_BLOCKS = "transaction blocks are not allowed in statement pooling mode"
-OTHER_MODES = "Connect through a rule with pool_mode transaction or session."
-BLOCK_REFUSED = messages.error_response(
-    FeatureNotSupported(NO_BLOCKS, severity="ERROR", hint=OTHER_MODES)
-) + messages.ready_for_query(codes.IDLE)
-PIPELINE_REFUSED = FeatureNotSupported(
-    NO_BLOCKS,
-    detail="More was sent before the block was refused.  It may belong to the block, and is not run outside of it.",
-    hint=OTHER_MODES,
-)
 SEVERITY_WITHIN = 64  # bytes of an ErrorResponse in which the untranslated severity stands
 LAST_SEVERITIES = (b"\0VFATAL\0", b"\0VPANIC\0")  # after these the server closes the connection
 
@@ -51,7 +42,6 @@ WATCHED = bytes(
 )
 RELAYED = watching(WATCHED, unknown=codes.BACKEND_TYPES)
 RELAYED_BY_STATEMENT = watching(WATCHED + bytes((codes.COMMAND_COMPLETE,)), unknown=codes.BACKEND_TYPES)
-BEGUN = (b"BEGIN\0", b"START TRANSACTION\0")  # tags of what statement mode will refuse, unless the Query also ends it
 
 
 LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED, REFUSING = ServerState
@@ -62,7 +52,7 @@ class ServerSession(Session):
 
     __slots__ = (
         "asked",
-        "begun",
+        "blocks",
         "cancel_key",
         "cancels",
         "cleaning",
@@ -80,7 +70,6 @@ class ServerSession(Session):
         "pool",
         "port",
         "process_id",
-        "refusal",
         "service",
         "settings",
         "state",
@@ -106,8 +95,7 @@ class ServerSession(Session):
         self.cancel_key = b""
         self.cancels = 0  # cancel requests on their way whose end is not known yet
         self.cleaning: Cleaning | None = None
-        self.begun = b""  # in statement mode: the CommandComplete of BEGIN, held until it is known what follows
-        self.refusal = b""  # in statement mode: what the client is told once its block is rolled back
+        self.blocks: BlockGuard | None = None  # in statement mode
         self.asked = ""  # the statement of our own that the server is running
         self.error: PeerError | None = None  # the last one that no client was told
         self.farewell = False  # the server has said why it will close the connection
@@ -177,7 +165,7 @@ class ServerSession(Session):
     def lease(self, client: ClientSession, now: float) -> None:
         """Belong to this client from now on: first with its parameters set, then its bytes are relayed."""
         self.client = client
-        self.begun = b""
+        self.blocks = BlockGuard(self, client) if client.mode is PoolMode.STATEMENT else None
         client.server = self
         if self.settings == client.settings:
             self.state = ACTIVE
@@ -205,6 +193,7 @@ class ServerSession(Session):
     def release(self, now: float, *, in_part: bool, abrupt: bool) -> None:
         """The client is gone.  `in_part`: it left in the middle of a message; `abrupt`: without Terminate."""
         self.client = None
+        self.blocks = None
         self.state = CLEANING
         self._patience(CLEANING_TIMEOUT, now)
         self.port.resume()
@@ -255,59 +244,36 @@ class ServerSession(Session):
     def _relay(self, now: float) -> None:
         """Pass everything on to the client, noting what the rules of release need."""
         framer = self.framer
-        by_statement = self.client is not None and self.client.mode is PoolMode.STATEMENT
-        watched = RELAYED_BY_STATEMENT if by_statement else RELAYED
         while True:
-            kind = framer.run(watched)
+            kind = framer.run(RELAYED if self.blocks is None else RELAYED_BY_STATEMENT)
             if not kind or not self._note(kind):
                 break
-            if by_statement and kind == codes.READY_FOR_QUERY and self.status != codes.IDLE:
-                self._pass_on_run()
-                framer.drop()
-                self._refuse_block(now)
-                return
-            if kind == codes.COMMAND_COMPLETE and framer.body() in BEGUN:
-                self._pass_on_run()
-                if self.begun and self.client is not None:
-                    self.client.port.write_all(self.begun)
-                self.begun = messages.message(kind, framer.body())
-                framer.drop()
-            else:
+            if self.blocks is None or not self.blocks.takes(kind, now):
                 framer.pass_on()
             if kind == codes.READY_FOR_QUERY and self.client is not None and not self.owed.requests:
-                self._pass_on_run()
+                self.pass_on_run()
                 self.client.settle(now)  # what follows is not for a client whose lease is over
-                if self.state != ACTIVE:
-                    return
-                by_statement = self.client.mode is PoolMode.STATEMENT
-                watched = RELAYED_BY_STATEMENT if by_statement else RELAYED
-        self._pass_on_run()
+            if self.state != ACTIVE:
+                return
+        self.pass_on_run()
         client = self.client
         if client is not None:
             client.settle(now)
-            if client.held and not self.owed.ready_due:
+            if client.held and (self.owed.copy_in or not self.owed.ready_due):
                 client.release_hold(now)
 
-    def _pass_on_run(self) -> None:
+    def pass_on_run(self) -> None:
+        """Send the client what the framer has passed over."""
         framer = self.framer
         if framer.position > framer.mark and self.client is not None:
-            if self.begun:
-                self.client.port.write_all(self.begun)
-                self.begun = b""
+            if self.blocks is not None:
+                self.blocks.let_go()
             if not self.client.port.write(framer.buffer, framer.mark, framer.position):
                 self.port.pause()
             framer.passed()
 
-    def _refuse_block(self, now: float) -> None:
-        """A statement left a transaction open in statement mode: roll back before anybody is told."""
-        self.begun = b""
-        if self.status == codes.FAILED:  # it knows of the error already, and a request has only one
-            self.refusal = messages.ready_for_query(codes.IDLE)
-        else:
-            self.refusal = BLOCK_REFUSED
-        if self.owed.doubt or self.owed.requests:
-            self.close(self.owed.doubt or "a transaction block in statement mode left replies owed", now)
-            return
+    def refuse_block(self, now: float) -> None:
+        """Roll back what the client left open, once the client is not in the middle of a message."""
         self.state = REFUSING
         self._patience(STARTING_TIMEOUT, now)
         if self.client is not None:
@@ -394,15 +360,11 @@ class ServerSession(Session):
                 self.client.granted(now)
             else:
                 self.client.refuse(error, now)
-        elif self.state == REFUSING and self.client is not None and error is None:
+        elif self.state == REFUSING and self.blocks is not None and error is None:
             self.asked = ""
             self.state = ACTIVE
             self.until = 0.0
-            if self.client.held or not self.client.framer.at_boundary():
-                self.client.refuse(PIPELINE_REFUSED, now)
-            else:
-                self.client.port.write_all(self.refusal)
-                self.client.settle(now)
+            self.blocks.rolled_back(now)
         elif error is not None:
             self.close(f"{self.asked or 'the probe'} failed: {error.message}", now)
         elif self.state == PROBING:
