@@ -155,6 +155,16 @@ PIPELINES = {
 }
 
 
+def test_what_is_sent_behind_a_block_that_failed_is_not_run_either(
+    start: Start, database: str, observer: Connection
+) -> None:
+    with start().wire() as client:
+        client.log_in(database=database)
+        client.send(query("BEGIN; SELECT 1/0") + query("DELETE FROM kept") + query("COMMIT"))
+        assert sqlstate(next(message for message in client.rest() if message.name == "ErrorResponse")) == "22012"
+    assert value(observer, "SELECT count(*) FROM kept") == 10
+
+
 @pytest.mark.parametrize("pool_size", [1, 3])
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_pipelined_begin_delete_commit_deletes_nothing(
