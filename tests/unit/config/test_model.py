@@ -90,7 +90,7 @@ def test_the_inheritable_keys_are_the_same_everywhere() -> None:
         "client_login_timeout",
         "drain_timeout",
     }
-    assert inherited == settings - {"pool_mode", "pool_size"}
+    assert inherited == settings - {"pool_mode", "pool_size", "server_reset_query"}
     assert all(getattr(kind(), name, None) is None for kind in (Overrides, Limits, Timeouts) for name in inherited)
 
 

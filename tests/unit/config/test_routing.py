@@ -98,9 +98,9 @@ IN_LIMITS, IN_TIMEOUTS = set(Limits.__struct_fields__), set(Timeouts.__struct_fi
 
 
 def values(number: int) -> dict[str, object]:
-    """A value for every setting, of which no two sources have the same."""
-    modes = ["session", "transaction", "statement", "session"]
-    return {name: modes[number] if name == "pool_mode" else number + 100 for name in SETTINGS}
+    """A value for every setting, of which no two sources have the same, unless there are too few values."""
+    words = {"pool_mode": ["session", "transaction", "statement"], "server_reset_query": ["always", "never"]}
+    return {name: words[name][number % len(words[name])] if name in words else number + 100 for name in SETTINGS}
 
 
 def settable(source: str, name: str) -> bool:
