@@ -271,6 +271,19 @@ def test_rollback_is_never_written_into_a_message_of_the_client(chunk: int) -> N
     assert not setting.cluster.complaints
 
 
+def test_what_follows_the_message_that_rollback_waits_for_is_not_executed() -> None:
+    """W5"""
+    setting = Statements()
+    client = setting.client()
+    setting.say(client, query("begin c1|copyin c1"))
+    line = frame("d", b"c1" + b"y" * 300)
+    setting.say(client, frame("d", b"bad") + line[:100])
+    setting.say(client, line[100:] + query("insert c1") + query("commit c1"))
+    assert setting.cluster.inserted == []
+    assert client.errors[-1].severity == "FATAL"
+    assert setting.process.statements[-2:] == ["ROLLBACK", "DISCARD ALL"]
+
+
 @pytest.mark.parametrize("how", [Client.leave, Client.break_off, Client.terminate])
 @pytest.mark.parametrize("part", [b"", frame("d", bytes(300))[:100]])
 def test_a_client_may_leave_while_its_block_is_refused(how, part: bytes) -> None:  # type: ignore[no-untyped-def]
