@@ -240,7 +240,8 @@ class ClientSession(Session):
             pool = self.pool = self.service.pool_for(self.startup)
             pool.clients += 1
             self.mode = pool.route.pool_mode
-            known = None if self.welcomed or self.mode is PoolMode.SESSION else pool.known.get(self.settings)
+            needs_server = self.welcomed or self.mode is PoolMode.SESSION or pool.failure is not None
+            known = None if needs_server else pool.known.get(self.settings)
             if known is None:
                 self._wait(pool, now)
             else:

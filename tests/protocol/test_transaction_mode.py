@@ -642,3 +642,19 @@ def test_a_lease_ends_as_it_began_whatever_a_reload_says(before: PoolMode, after
     assert client.rows == [client.token]
     setting.leave(client)
     setting.world.check_limits()
+
+
+def test_while_no_server_can_be_reached_a_login_is_told_so_although_its_settings_are_known() -> None:
+    """DESIGN 5.6: not only at the first request."""
+    setting = Transactions()
+    first = anonymous(setting)
+    assert first.logged_in
+    setting.world.unreachable["primary"] = "it is down"
+    for process in setting.cluster.alive:
+        process.terminate()
+    setting.world.settle()
+    setting.say(first, query("row x"))
+    assert first.sqlstates == ["08006"]
+    second = anonymous(setting)
+    assert not second.logged_in
+    assert second.sqlstates == ["08006"]
