@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pgpooler.config.model import PoolMode
-from pgpooler.errors import PeerError, ProtocolViolation
+from pgpooler.errors import PeerError
 from pgpooler.pooling.login import ClientLogin
 from pgpooler.pooling.port import Port, Session
 from pgpooler.pooling.states import ClientState, ServerState
+from pgpooler.pooling.traffic import REQUESTS, VOID, check_request, drop_request
 from pgpooler.protocol import codes, messages
-from pgpooler.protocol.framer import EMPTY, Framer, watching
+from pgpooler.protocol.framer import EMPTY, Framer
 
 if TYPE_CHECKING:
     from pgpooler.pooling.pool import Pool
@@ -22,22 +23,6 @@ if TYPE_CHECKING:
     from pgpooler.pooling.service import Service
     from pgpooler.protocol.startup import StartupMessage
 
-# CopyData is the one type that needs no look; everything else is a request whose reply is owed, or an error.
-REQUESTS = watching(bytes(set(codes.FRONTEND_TYPES) - {codes.COPY_DATA}), unknown=codes.FRONTEND_TYPES)
-VOID = (codes.COPY_DONE, codes.COPY_FAIL, codes.FLUSH)  # mean nothing to a server that owes nothing
-ENDS = (codes.QUERY, codes.FUNCTION_CALL, codes.SYNC)  # a ReadyForQuery answers them
-SMALL = bytes(
-    (
-        codes.CLOSE,
-        codes.COPY_DONE,
-        codes.COPY_FAIL,
-        codes.DESCRIBE,
-        codes.EXECUTE,
-        codes.FLUSH,
-        codes.SYNC,
-        codes.TERMINATE,
-    )
-)
 CANCELED = messages.error_response(
     PeerError("canceling statement due to user request", sqlstate="57014", severity="ERROR")
 ) + messages.ready_for_query(codes.IDLE)
@@ -131,12 +116,12 @@ class ClientSession(Session):
             framer.passed()
             if kind not in VOID:
                 break
-            self._check(kind)
+            check_request(kind, self.framer.length)
             framer.pass_on()
             framer.passed()
         if not kind:
             return
-        self._check(kind)
+        check_request(kind, self.framer.length)
         if kind == codes.TERMINATE:
             self.depart(now)
         elif self.pool is not None and not self.pool.retired:
@@ -161,7 +146,7 @@ class ClientSession(Session):
                     break
                 if kind == codes.TERMINATE:
                     break
-                self._check(kind)
+                check_request(kind, self.framer.length)
                 server.owed.sent(kind)
                 framer.pass_on()
         finally:
@@ -170,7 +155,7 @@ class ClientSession(Session):
                     self.port.pause()
                 framer.passed()
         if kind == codes.TERMINATE:
-            self._check(kind)
+            check_request(kind, self.framer.length)
             if server.owed.complete:
                 self.leaving = True
             else:
@@ -217,13 +202,6 @@ class ClientSession(Session):
     def depart(self, now: float) -> None:
         """The client said Terminate, and has got the replies to everything that it had asked before."""
         self.close("client disconnected", now)
-
-    def _check(self, kind: int) -> None:
-        """Refuse what PostgreSQL refuses by its header alone."""
-        if kind not in codes.FRONTEND_TYPES:
-            raise ProtocolViolation(f"invalid frontend message type {kind}")
-        if kind in SMALL and self.framer.length - 1 > codes.SMALL_MESSAGE_LIMIT:
-            raise ProtocolViolation("invalid message length")
 
     def join_pool(self, now: float) -> None:
         """Belong to the pool that the rules name now, and wait for a server connection unless none is needed yet.
@@ -306,7 +284,7 @@ class ClientSession(Session):
     def cancel_waiting(self, now: float) -> None:
         """Answer the request that waits for a server connection as canceled, at once, if it is here whole."""
         try:
-            found = self._drop_request()
+            found = drop_request(self.framer)
         except PeerError as error:
             self.refuse(error, now)
             return
@@ -318,23 +296,6 @@ class ClientSession(Session):
                 self.pool.leave(self)
             self.state = IDLE
             self.resume(now)
-
-    def _drop_request(self) -> bool:
-        """Drop the first request, up to what a ReadyForQuery answers; False when it is not here whole."""
-        framer = self.framer
-        framer.feed(EMPTY, 0, 0)
-        kind = 0
-        while kind not in ENDS:
-            kind = framer.run(REQUESTS)
-            here = framer.position + framer.length <= framer.end
-            if not kind or not here or kind == codes.TERMINATE or kind not in codes.FRONTEND_TYPES:
-                framer.position = framer.mark
-                framer.passing = 0
-                return False
-            framer.pass_on()
-        framer.passed()
-        framer.keep()
-        return True
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pgpooler.errors import FeatureNotSupported, PeerError, ProtocolViolation
 from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, Reply
 from pgpooler.pooling.states import ClientState
+from pgpooler.pooling.traffic import EVERYTHING
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import Derivation, ScramKeys
 from pgpooler.protocol.startup import (
@@ -25,7 +26,6 @@ from pgpooler.protocol.startup import (
 if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
 
-EVERYTHING = bytes([1]) * 256
 OPTION = re.compile(r"(-c|--)([^=]+)(?:=(.*))?", re.DOTALL)
 
 

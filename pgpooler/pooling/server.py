@@ -15,8 +15,16 @@ from pgpooler.pooling.owed import Owed
 from pgpooler.pooling.port import Port, Session
 from pgpooler.pooling.server_login import ServerLogin
 from pgpooler.pooling.states import ServerState
+from pgpooler.pooling.traffic import (
+    EVERYTHING,
+    REPLIES,
+    REPLIES_BY_STATEMENT,
+    SEVERITY_WITHIN,
+    TAKEN_LIMIT,
+    is_last_error,
+)
 from pgpooler.protocol import codes, messages
-from pgpooler.protocol.framer import Framer, watching
+from pgpooler.protocol.framer import Framer
 from pgpooler.protocol.passwords import Derivation, ScramKeys
 
 if TYPE_CHECKING:
@@ -24,25 +32,8 @@ if TYPE_CHECKING:
     from pgpooler.pooling.pool import Pool
     from pgpooler.pooling.service import Service
 
-TAKEN_LIMIT = 1 << 20  # bytes of a message we must see whole; a server that needs more is not PostgreSQL
 STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parameters do not get set is closed
 PROBE_TIMEOUT = 10.0
-SEVERITY_WITHIN = 64  # bytes of an ErrorResponse in which the untranslated severity stands
-LAST_SEVERITIES = (b"\0VFATAL\0", b"\0VPANIC\0")  # after these the server closes the connection
-
-EVERYTHING = bytes([1]) * 256
-WATCHED = bytes(
-    (
-        codes.READY_FOR_QUERY,
-        codes.ERROR_RESPONSE,
-        codes.PARAMETER_STATUS,
-        codes.COPY_IN_RESPONSE,
-        codes.COPY_BOTH_RESPONSE,
-    )
-)
-RELAYED = watching(WATCHED, unknown=codes.BACKEND_TYPES)
-RELAYED_BY_STATEMENT = watching(WATCHED + bytes((codes.COMMAND_COMPLETE,)), unknown=codes.BACKEND_TYPES)
-
 
 LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED, REFUSING = ServerState
 
@@ -245,7 +236,7 @@ class ServerSession(Session):
         """Pass everything on to the client, noting what the rules of release need."""
         framer = self.framer
         while True:
-            kind = framer.run(RELAYED if self.blocks is None else RELAYED_BY_STATEMENT)
+            kind = framer.run(REPLIES if self.blocks is None else REPLIES_BY_STATEMENT)
             if not kind or not self._note(kind):
                 break
             if self.blocks is None or not self.blocks.takes(kind, now):
@@ -288,7 +279,7 @@ class ServerSession(Session):
         framer = self.framer
         state = self.state
         while self.state == state:
-            kind = framer.run(RELAYED)
+            kind = framer.run(REPLIES)
             if kind == codes.ERROR_RESPONSE:
                 if not framer.take(TAKEN_LIMIT):
                     break
@@ -325,7 +316,7 @@ class ServerSession(Session):
         elif kind == codes.ERROR_RESPONSE:
             if not framer.head(SEVERITY_WITHIN):
                 return False
-            self.farewell = any(severity in framer.body()[:SEVERITY_WITHIN] for severity in LAST_SEVERITIES)
+            self.farewell = is_last_error(framer.body())
             self.owed.error()
         elif kind == codes.COMMAND_COMPLETE:
             return framer.take(TAKEN_LIMIT)

@@ -1,0 +1,65 @@
+"""Which messages the sessions look at, and what a header alone says: tables for both directions (protocol-flow)."""
+
+from __future__ import annotations
+
+from pgpooler.errors import ProtocolViolation
+from pgpooler.protocol import codes
+from pgpooler.protocol.framer import EMPTY, Framer, watching
+
+EVERYTHING = bytes([1]) * 256
+
+# -- from clients ------------------------------------------------------------------------------------------------------
+
+# CopyData is the one type that needs no look; everything else is a request whose reply is owed, or an error.
+REQUESTS = watching(bytes(set(codes.FRONTEND_TYPES) - {codes.COPY_DATA}), unknown=codes.FRONTEND_TYPES)
+VOID = (codes.COPY_DONE, codes.COPY_FAIL, codes.FLUSH)  # mean nothing to a server that owes nothing
+ENDS = (codes.QUERY, codes.FUNCTION_CALL, codes.SYNC)  # a ReadyForQuery answers them
+SMALL = (*VOID, codes.CLOSE, codes.DESCRIBE, codes.EXECUTE, codes.SYNC, codes.TERMINATE)
+
+# -- from servers ------------------------------------------------------------------------------------------------------
+
+_NOTED = (
+    codes.READY_FOR_QUERY,
+    codes.ERROR_RESPONSE,
+    codes.PARAMETER_STATUS,
+    codes.COPY_IN_RESPONSE,
+    codes.COPY_BOTH_RESPONSE,
+)
+REPLIES = watching(bytes(_NOTED), unknown=codes.BACKEND_TYPES)
+REPLIES_BY_STATEMENT = watching(bytes((*_NOTED, codes.COMMAND_COMPLETE)), unknown=codes.BACKEND_TYPES)
+TAKEN_LIMIT = 1 << 20  # bytes of a reply we must see whole; a server that needs more is not PostgreSQL
+SEVERITY_WITHIN = 64  # bytes of an ErrorResponse in which the untranslated severity stands
+LAST_SEVERITIES = (b"\0VFATAL\0", b"\0VPANIC\0")
+
+
+def check_request(kind: int, length: int) -> None:
+    """Refuse what PostgreSQL refuses by its header alone; `length` counts the whole message.
+
+    Raises ProtocolViolation.
+    """
+    if kind not in codes.FRONTEND_TYPES:
+        raise ProtocolViolation(f"invalid frontend message type {kind}")
+    if kind in SMALL and length - 1 > codes.SMALL_MESSAGE_LIMIT:
+        raise ProtocolViolation("invalid message length")
+
+
+def is_last_error(start_of_body: bytes) -> bool:
+    """Say whether an ErrorResponse is one after which the server closes the connection."""
+    return any(severity in start_of_body[:SEVERITY_WITHIN] for severity in LAST_SEVERITIES)
+
+
+def drop_request(framer: Framer) -> bool:
+    """Drop the first request that was kept, up to what a ReadyForQuery answers; False when it is not here whole."""
+    framer.feed(EMPTY, 0, 0)
+    kind = 0
+    while kind not in ENDS:
+        kind = framer.run(REQUESTS)
+        here = framer.position + framer.length <= framer.end
+        if not kind or not here or kind == codes.TERMINATE or kind not in codes.FRONTEND_TYPES:
+            framer.position = framer.mark
+            framer.passing = 0
+            return False
+        framer.pass_on()
+    framer.passed()
+    framer.keep()
+    return True
