@@ -233,7 +233,8 @@ def test_a_nearly_valid_message_in_a_session_is_answered_as_postgresql_answers_i
     if answers:
         theirs, ours = answers
         refusal = [("ErrorResponse", "08P01")]
-        assert ours == theirs or (ours == refusal and theirs[-1:] in ([], refusal))
+        came_before = theirs[: max(len(ours) - 1, 0)]  # of the replies under way some may have come, in their order
+        assert ours == theirs or (ours == came_before + refusal and theirs[-1:] in ([], refusal))
 
 
 def answers_to_the_end(client: Wire) -> list[tuple[str, str]]:
