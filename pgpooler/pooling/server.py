@@ -16,7 +16,6 @@ from pgpooler.pooling.port import Port, Session
 from pgpooler.pooling.server_login import ServerLogin
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import (
-    EVERYTHING,
     REPLIES,
     REPLIES_BY_STATEMENT,
     SEVERITY_WITHIN,
@@ -25,7 +24,6 @@ from pgpooler.pooling.traffic import (
 )
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.framer import Framer
-from pgpooler.protocol.passwords import Derivation, ScramKeys
 
 if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
@@ -117,28 +115,8 @@ class ServerSession(Session):
         self.service.deadlines.at(until, self)
         self.port.write_all(login.startup())
 
-    def _log_in(self, login: ServerLogin, now: float) -> None:
-        framer = self.framer
-        while not login.done and framer.run(EVERYTHING) and framer.take(TAKEN_LIMIT):
-            kind, body = framer.type, framer.body()
-            framer.drop()
-            answer = login.receive(kind, body)
-            if isinstance(answer, Derivation):
-                self.service.derive(answer, self._derived, now)
-            elif answer:
-                self.port.write_all(answer)
-        if login.done:
-            self._logged_in(login, now)
-
-    def _derived(self, result: object, now: float) -> None:
-        if self.state != LOGIN or self.login is None:
-            return
-        if isinstance(result, ScramKeys):
-            self.port.write_all(self.login.derived(result))
-        else:
-            self._fail(ServerUnavailable("the SCRAM keys could not be computed", detail=str(result)), now)
-
-    def _logged_in(self, login: ServerLogin, now: float) -> None:
+    def logged_in(self, login: ServerLogin, now: float) -> None:
+        """The server let us in and is ready for queries."""
         self.login = None
         self.until = 0.0
         self.process_id, self.cancel_key = login.process_id, login.cancel_key
@@ -147,7 +125,8 @@ class ServerSession(Session):
         self.state = IDLE
         self.pool.opened(self, now)
 
-    def _fail(self, error: PeerError, now: float) -> None:
+    def fail(self, error: PeerError, now: float) -> None:
+        """The login cannot succeed."""
         self.error = error
         self.close(f"login failed: {error.message}", now)
 
@@ -212,7 +191,7 @@ class ServerSession(Session):
                 error.detail = (
                     error.detail or f"Backend {backend.name} ({backend.host}:{backend.port}) did not let us in."
                 )
-                self._fail(error, now)
+                self.fail(error, now)
             else:
                 self.error = error
                 self.close(f"protocol error: {error.message}", now)
@@ -226,7 +205,7 @@ class ServerSession(Session):
                 self._relay(now)
             elif state == LOGIN:
                 if self.login is not None:
-                    self._log_in(self.login, now)
+                    self.login.work(self, now)
             elif state != CLOSED:
                 self._absorb(now)
             if self.state == state or self.state == CLOSED:
@@ -415,7 +394,7 @@ class ServerSession(Session):
                     f"no login within {timeout:g} s (server_connect_timeout)",
                     detail=f"Backend {backend.name} ({backend.host}:{backend.port}) accepted the connection.",
                 )
-                self._fail(error, now)
+                self.fail(error, now)
             else:
                 self.close(self._doom() or "it did not become ready in time", now)
         return min((when for when in (self.until, cancel_again_at) if when), default=0.0)

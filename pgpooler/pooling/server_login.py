@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pgpooler.errors import ProtocolViolation, ServerUnavailable
+from pgpooler.pooling.states import ServerState
+from pgpooler.pooling.traffic import EVERYTHING, TAKEN_LIMIT
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import Derivation, ScramKeys, Secret, answer_cleartext, answer_md5
 from pgpooler.protocol.scram import MECHANISM, ScramClient, State
+
+if TYPE_CHECKING:
+    from pgpooler.pooling.server import ServerSession
 
 AFTER_AUTHENTICATION = (codes.PARAMETER_STATUS, codes.BACKEND_KEY_DATA, codes.READY_FOR_QUERY)
 
@@ -37,6 +44,31 @@ class ServerLogin:
         self.cancel_key = b""
         self.status = codes.IDLE
         self.done = False
+
+    def work(self, server: ServerSession, now: float) -> None:
+        """Work on what the server has sent; once it is ready for queries, its session is told.
+
+        Raises what `receive` raises.
+        """
+        framer = server.framer
+        while not self.done and framer.run(EVERYTHING) and framer.take(TAKEN_LIMIT):
+            kind, body = framer.type, framer.body()
+            framer.drop()
+            answer = self.receive(kind, body)
+            if isinstance(answer, Derivation):
+                server.service.derive(answer, lambda result, now: self._computed(server, result, now), now)
+            elif answer:
+                server.port.write_all(answer)
+        if self.done:
+            server.logged_in(self, now)
+
+    def _computed(self, server: ServerSession, result: object, now: float) -> None:
+        if server.state != ServerState.LOGIN:
+            return
+        if isinstance(result, ScramKeys):
+            server.port.write_all(self.derived(result))
+        else:
+            server.fail(ServerUnavailable("the SCRAM keys could not be computed", detail=str(result)), now)
 
     def startup(self) -> bytes:
         """The StartupMessage."""
