@@ -17,6 +17,8 @@ from msgspec import Meta, Struct
 
 TEN_YEARS: Final = 315_360_000
 LARGEST_NUMBER: Final = 2**31 - 1
+NO_LIMIT: Final = LARGEST_NUMBER
+"""A limit that no number of connections reaches."""
 MASK: Final = "********"
 
 
@@ -29,10 +31,19 @@ class PoolMode(enum.StrEnum):
 
 
 class ResetPolicy(enum.StrEnum):
-    """When a server connection is reset before another client gets it."""
+    """When a server connection is reset before another client gets it; `smart`: where something may be left in it."""
 
     ALWAYS = "always"
+    SMART = "smart"
     NEVER = "never"
+
+
+class SessionStatePolicy(enum.StrEnum):
+    """What happens when a statement leaves something in the session that only its own client may find again."""
+
+    PIN = "pin"
+    ERROR = "error"
+    ALLOW = "allow"
 
 
 class AuthMethod(enum.StrEnum):
@@ -92,31 +103,59 @@ INTERNAL: Final = Meta(extra={"internal": True})
 """Marks a field that is filled by the reader and is no key of any file."""
 
 PoolModeKey = Annotated[PoolMode, _meaning("how long a client holds a server connection")]
-ResetKey = Annotated[
-    ResetPolicy,
-    _meaning("always: DISCARD ALL after every lease; never: what a client leaves in the session stays for the next"),
+ResetKey = Annotated[str, _meaning("always, smart, never, or a statement that is run after every lease", "reset_query")]
+SessionStateKey = Annotated[
+    SessionStatePolicy,
+    _meaning("what a statement does that leaves temporary objects, LISTEN, locks... (not in session mode)"),
 ]
 PoolSizeKey = Annotated[int, _count("most server connections of one pool (backend, database, user); 0 = no limit")]
+MinPoolSizeKey = Annotated[int, _count("server connections that a pool keeps open while it has clients")]
+ReserveSizeKey = Annotated[int, _count("further server connections of a pool for clients that wait too long")]
+ReserveTimeoutKey = Annotated[float, _time("wait after which a client may use the reserve; 0 = never")]
+MaxPinnedKey = Annotated[int, _count("most server connections of one pool that are pinned; absent = half of pool_size")]
 MaxQueueKey = Annotated[int, _count("most clients that wait for a server connection of one pool; 0 = no limit")]
+MaxUserKey = Annotated[int, _count("most client connections of one user, over all pools; 0 = no limit")]
+MaxDatabaseKey = Annotated[int, _count("most client connections to one database, over all pools; 0 = no limit")]
 QueryWaitKey = Annotated[float, _time("longest wait for a server connection, then error 53300; 0 = for ever")]
+QueryKey = Annotated[float, _time("a query that runs for longer is canceled, 57014; 0 = never")]
+TransactionKey = Annotated[float, _time("a client whose transaction lasts longer is ended, 25P04; 0 = never")]
+IdleTransactionKey = Annotated[float, _time("a client quiet for longer in a transaction is ended, 25P03; 0 = never")]
+PinnedIdleKey = Annotated[float, _time("a pinned client quiet for longer is ended, 57P05; 0 = never")]
+SessionIdleKey = Annotated[float, _time("a client that sends nothing for this long is disconnected; 0 = never")]
+CancelWaitKey = Annotated[float, _time("longest time to deliver a cancel request to a server; 0 = for ever")]
+ServerConnectKey = Annotated[float, _time("longest time to connect and log in to a server; 0 = for ever")]
 ServerIdleKey = Annotated[float, _time("an unused server connection is closed after this time; 0 = never")]
 ServerLifetimeKey = Annotated[float, _time("an older server connection is closed when it is next unused; 0 = never")]
-SessionIdleKey = Annotated[float, _time("a client that sends nothing for this long is disconnected; 0 = never")]
-ServerConnectKey = Annotated[float, _time("longest time to connect and log in to a server; 0 = for ever")]
 
 
 class PoolSettings(Struct, frozen=True, kw_only=True):
-    """The inheritable keys with their built-in values: rule > backend > defaults > limits, timeouts > these."""
+    """The inheritable keys with their built-in values: rule > backend > defaults > limits, timeouts > these.
+
+    None is a built-in value that depends on another key: `server_reset_query` on `pool_mode`, `max_pinned` on
+    `pool_size`.  `Route` says what it comes to.
+    """
 
     pool_mode: PoolModeKey = PoolMode.SESSION
-    server_reset_query: ResetKey = ResetPolicy.ALWAYS
+    server_reset_query: ResetKey | None = None
+    on_session_state: SessionStateKey = SessionStatePolicy.PIN
     pool_size: PoolSizeKey = 20
+    min_pool_size: MinPoolSizeKey = 0
+    reserve_pool_size: ReserveSizeKey = 0
+    reserve_pool_timeout: ReserveTimeoutKey = 5.0
+    max_pinned: MaxPinnedKey | None = None
     max_queue: MaxQueueKey = 0
+    max_user_client_connections: MaxUserKey = 0
+    max_db_client_connections: MaxDatabaseKey = 0
     query_wait_timeout: QueryWaitKey = 60.0
+    query_timeout: QueryKey = 0.0
+    transaction_timeout: TransactionKey = 0.0
+    idle_transaction_timeout: IdleTransactionKey = 0.0
+    pinned_idle_timeout: PinnedIdleKey = 0.0
+    session_idle_timeout: SessionIdleKey = 0.0
+    cancel_wait_timeout: CancelWaitKey = 10.0
+    server_connect_timeout: ServerConnectKey = 15.0
     server_idle_timeout: ServerIdleKey = 600.0
     server_lifetime: ServerLifetimeKey = 3600.0
-    session_idle_timeout: SessionIdleKey = 0.0
-    server_connect_timeout: ServerConnectKey = 15.0
 
 
 class BackendOverrides(Struct, frozen=True, kw_only=True):
@@ -124,12 +163,24 @@ class BackendOverrides(Struct, frozen=True, kw_only=True):
 
     pool_mode: PoolModeKey | None = None
     server_reset_query: ResetKey | None = None
+    on_session_state: SessionStateKey | None = None
+    min_pool_size: MinPoolSizeKey | None = None
+    reserve_pool_size: ReserveSizeKey | None = None
+    reserve_pool_timeout: ReserveTimeoutKey | None = None
+    max_pinned: MaxPinnedKey | None = None
     max_queue: MaxQueueKey | None = None
+    max_user_client_connections: MaxUserKey | None = None
+    max_db_client_connections: MaxDatabaseKey | None = None
     query_wait_timeout: QueryWaitKey | None = None
+    query_timeout: QueryKey | None = None
+    transaction_timeout: TransactionKey | None = None
+    idle_transaction_timeout: IdleTransactionKey | None = None
+    pinned_idle_timeout: PinnedIdleKey | None = None
+    session_idle_timeout: SessionIdleKey | None = None
+    cancel_wait_timeout: CancelWaitKey | None = None
+    server_connect_timeout: ServerConnectKey | None = None
     server_idle_timeout: ServerIdleKey | None = None
     server_lifetime: ServerLifetimeKey | None = None
-    session_idle_timeout: SessionIdleKey | None = None
-    server_connect_timeout: ServerConnectKey | None = None
 
 
 class Overrides(BackendOverrides, frozen=True, kw_only=True):
@@ -251,6 +302,8 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     max_client_conn: Annotated[int, _count("most client connections", 1)] = 1000
     max_queue: MaxQueueKey | None = None
+    max_user_client_connections: MaxUserKey | None = None
+    max_db_client_connections: MaxDatabaseKey | None = None
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
@@ -259,10 +312,16 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     client_login_timeout: Annotated[float, _time("longest time from connecting to logged in; 0 = for ever")] = 60.0
     drain_timeout: Annotated[float, _time("how long a stopping PgPooler lets transactions end")] = 30.0
     query_wait_timeout: QueryWaitKey | None = None
+    reserve_pool_timeout: ReserveTimeoutKey | None = None
+    query_timeout: QueryKey | None = None
+    transaction_timeout: TransactionKey | None = None
+    idle_transaction_timeout: IdleTransactionKey | None = None
+    pinned_idle_timeout: PinnedIdleKey | None = None
+    session_idle_timeout: SessionIdleKey | None = None
+    cancel_wait_timeout: CancelWaitKey | None = None
+    server_connect_timeout: ServerConnectKey | None = None
     server_idle_timeout: ServerIdleKey | None = None
     server_lifetime: ServerLifetimeKey | None = None
-    session_idle_timeout: SessionIdleKey | None = None
-    server_connect_timeout: ServerConnectKey | None = None
 
 
 class Configuration(Struct, frozen=True, kw_only=True):

@@ -20,12 +20,7 @@ from pgpooler.config.model import Key, Pattern, Rule, User, keys_of
 from pgpooler.config.source import Absent, Entry, Items, Node, Place, Section, Sources, Text
 from pgpooler.config.userlist import parse_userlist
 
-LATER: Final = frozenset(
-    (
-        *("admin", "analytics", "auth_query", "fairness_delay", "gui", "hba_file", "max_pinned", "min_pool_size"),
-        *("on_session_state", "pinned_idle_timeout", "reserve_pool_size", "server_reset_query", "tls"),
-    )
-)
+LATER: Final = frozenset(("admin", "analytics", "auth_query", "fairness_delay", "gui", "hba_file", "tls"))
 """Keys of the plan that this version does not have: named as such rather than as unknown."""
 
 FILE_SUFFIX: Final = "_file"
@@ -69,6 +64,7 @@ class Reader:
             "listen_host": values.read_listen_host,
             "backend_host": values.read_backend_host,
             "octal": values.read_octal,
+            "reset_query": values.read_reset_query,
             "path": sources.absolute,
         }
         self._nodes: dict[str, Callable[[Node], Any]] = {

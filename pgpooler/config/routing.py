@@ -3,32 +3,47 @@
 Rules are tried in order and the first that matches wins.  Without any rules the first backend serves everybody.  Every
 setting comes from the first of: the rule, the backend, `defaults`, the sections `limits` and `timeouts`, the built-in
 value.  `pool_size` skips the backend: there it is the cap over all pools of that backend, which is a different limit.
+What a built-in value depends on is known last: `server_reset_query` follows from the pool mode that came out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from pgpooler.config.matchers import matcher_function
 from pgpooler.config.model import (
+    NO_LIMIT,
     Backend,
     BackendOverrides,
     Configuration,
     Overrides,
+    PoolMode,
     PoolSettings,
+    ResetPolicy,
     Rule,
 )
+
+DISCARD_ALL: Final = "DISCARD ALL"
+"""What resets a server connection where the operator has no statement of their own."""
+
+BUILT_IN_RESET: Final = {
+    PoolMode.SESSION: ResetPolicy.ALWAYS,
+    PoolMode.TRANSACTION: ResetPolicy.SMART,
+    PoolMode.STATEMENT: ResetPolicy.SMART,
+}
+"""What `server_reset_query` is where nobody has written it."""
 
 
 class Route(PoolSettings, frozen=True, kw_only=True):
     """Where a client goes and with which settings.
 
     `rule_number` counts from 1 and is 0 when there are no rules; `rule_name` is empty when the rule has none; `place`
-    is the rule's file:line:column.  `origins` says for every setting where its value was written.
+    is the rule's file:line:column.  `origins` says for every setting where its value was written.  `reset_policy` and
+    `reset_statement` are what `server_reset_query` means: when to reset a server connection, and with which statement.
     """
 
     rule_name: str = ""
@@ -36,6 +51,15 @@ class Route(PoolSettings, frozen=True, kw_only=True):
     place: str = ""
     backend: Backend
     origins: Mapping[str, str]
+    reset_policy: ResetPolicy
+    reset_statement: str
+
+    @property
+    def pinned_limit(self) -> int:
+        """Most pinned server connections of one pool, never more than its `pool_size`; NO_LIMIT where there is none."""
+        if self.max_pinned is None:
+            return (self.pool_size + 1) // 2 or NO_LIMIT
+        return min(self.max_pinned, self.pool_size or NO_LIMIT)
 
     @property
     def server_user(self) -> str:
@@ -107,7 +131,27 @@ def _route(configuration: Configuration, backend: Backend, rule: Rule | None, nu
             if value is not None:
                 values[field.name], origins[field.name] = value, origin
                 break
-    return Route(backend=backend, rule_name=name, rule_number=number, place=place, origins=origins, **values)
+        else:
+            origins[field.name] = "built-in"
+    policy, statement = _reset(values.setdefault("server_reset_query", BUILT_IN_RESET[values["pool_mode"]]))
+    return Route(
+        backend=backend,
+        rule_name=name,
+        rule_number=number,
+        place=place,
+        origins=origins,
+        reset_policy=policy,
+        reset_statement=statement,
+        **values,
+    )
+
+
+def _reset(text: str) -> tuple[ResetPolicy, str]:
+    """What a `server_reset_query` means: a policy by its name, or a statement that is always run."""
+    try:
+        return ResetPolicy(text), DISCARD_ALL
+    except ValueError:
+        return ResetPolicy.ALWAYS, text
 
 
 def _setting(source: Struct, name: str) -> Any:

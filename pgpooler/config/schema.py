@@ -8,7 +8,7 @@ import msgspec
 import msgspec.inspect as types
 from msgspec import Struct
 
-from pgpooler.config.model import Configuration, Key, Logging, Routing, keys_of
+from pgpooler.config.model import Configuration, Key, Logging, ResetPolicy, Routing, keys_of
 from pgpooler.config.reader import FILE_SUFFIX
 from pgpooler.config.values import BOOLEANS
 
@@ -18,6 +18,13 @@ ENVIRONMENT: Final = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*\
 TIME: Final = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?(ms|s|m|h|d)?$"}
 WRITTEN: Final = {"type": ["string", "number", "boolean"], "minLength": 1}
 """A text.  Editors see `no` and `0123` as other types; PgPooler takes the text that is written."""
+RESET: Final = {
+    "anyOf": [
+        {"type": "string", "enum": [policy.value for policy in ResetPolicy]},
+        {"type": "string", "pattern": r"\S\s+\S"},
+        ENVIRONMENT,
+    ]
+}
 MATCHER: Final = {"anyOf": [WRITTEN, {"type": "array", "minItems": 1, "items": WRITTEN}]}
 
 JsonSchema = dict[str, Any]
@@ -81,6 +88,8 @@ def _typed(kind: types.Type, reader: str) -> JsonSchema:
     """What an editor may accept for a type; it never refuses what PgPooler accepts."""
     if reader == "matcher":
         return dict(MATCHER)
+    if reader == "reset_query":
+        return dict(RESET)
     if reader == "octal":
         return dict(WRITTEN)
     if reader == "workers":

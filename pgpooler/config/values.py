@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
+from pgpooler.config.model import ResetPolicy
+
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
@@ -61,6 +63,17 @@ def read_choice(text: str, choices: type[Choice]) -> Choice:
     except ValueError:
         words = [choice.value for choice in choices]
         raise ValueError(f"expected one of {', '.join(words)}, found {text!r}{did_you_mean(text, words)}") from None
+
+
+def read_reset_query(text: str) -> str:
+    """`always`, `smart`, `never`, or a statement, which is any text of at least two words."""
+    words = [policy.value for policy in ResetPolicy]
+    if text not in words and len(text.split()) < 2:
+        nearest = did_you_mean(text.lower(), words)
+        raise ValueError(
+            f"expected one of {', '.join(words)}, or a statement, which has at least two words; found {text!r}{nearest}"
+        )
+    return text
 
 
 def read_octal(text: str) -> int:
