@@ -12,13 +12,17 @@ from typing import Any, Final
 from pgpooler import __version__, implementation
 from pgpooler.cli.output import count, print_json, print_table
 from pgpooler.config.load import Loaded, default_path, load
-from pgpooler.config.model import Backend, Configuration, PoolSettings, keys_of
+from pgpooler.config.model import NO_LIMIT, Backend, Configuration, PoolSettings, keys_of
 from pgpooler.config.routing import Route, Router
 from pgpooler.errors import ConfigurationError, Problem
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
+
+ZERO_IS_NO_LIMIT: Final = frozenset(
+    ("pool_size", "backend.pool_size", "max_queue", "max_user_client_connections", "max_db_client_connections")
+)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -135,7 +139,7 @@ def _event_loop() -> str:
 
 def _limits(configuration: Configuration, found: Route) -> list[tuple[str, Any, str]]:
     """Every limit that holds for a client of this route: name, value, where the value comes from."""
-    rows = [(name, getattr(found, name), found.origins[name]) for name in PoolSettings.__struct_fields__]
+    rows = [(name, _effective(found, name), found.origins[name]) for name in PoolSettings.__struct_fields__]
     for owner, name, section in (
         (found.backend, "pool_size", f"backend '{found.backend.name}'"),
         (configuration.limits, "max_client_conn", "limits"),
@@ -145,6 +149,13 @@ def _limits(configuration: Configuration, found: Route) -> list[tuple[str, Any, 
         origin = "built-in" if value == keys_of(type(owner))[name].default else section
         rows.append(("backend.pool_size" if owner is found.backend else name, value, origin))
     return rows
+
+
+def _effective(found: Route, name: str) -> Any:
+    """What a setting comes to; None = no limit, where 0 is one."""
+    if name == "max_pinned":
+        return None if found.pinned_limit == NO_LIMIT else found.pinned_limit
+    return getattr(found, name)
 
 
 def _route_values(found: Route, limits: list[tuple[str, Any, str]]) -> dict[str, Any]:
@@ -192,7 +203,7 @@ def _listen_addresses(configuration: Configuration) -> list[str]:
 
 def _shown(name: str, value: Any) -> str:
     """A setting's value for people: its unit, and what 0 means."""
-    if name in ("pool_size", "backend.pool_size", "max_queue") and value == 0:
+    if value is None or (name in ZERO_IS_NO_LIMIT and value == 0):
         return "no limit"
     if isinstance(value, float):
         return f"{value:g} s" if value else "off"

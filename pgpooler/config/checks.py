@@ -10,7 +10,7 @@ from itertools import product
 from typing import Final
 
 from pgpooler.config.matchers import ANYTHING, covers
-from pgpooler.config.model import AuthMethod, LogDestination, Pattern
+from pgpooler.config.model import AuthMethod, LogDestination, Pattern, PoolSettings
 from pgpooler.config.reader import Read, Reader
 from pgpooler.config.source import Place, Sources
 from pgpooler.config.values import check_socket_path, did_you_mean
@@ -36,6 +36,7 @@ def check(root: Read, reader: Reader) -> None:
     _check_unique(rules, "rule", sources)
     _check_shadowed(rules, sources)
     _check_references(root.values.get("backends", ()), rules, reader)
+    _check_pool_sizes(root, sources)
 
 
 def _check_listen(listen: Read | None, sources: Sources) -> None:
@@ -104,7 +105,7 @@ def _check_auth(root: Read, reader: Reader) -> None:
         if "auth" not in root.places:
             reader.sources.error(root.place, NO_USERS)
         return
-    unread = any(name in auth.places and name not in auth.values for name in ("users", "users_file"))
+    unread = _unread(auth, "users", "users_file")
     users: dict[str, Read] = auth.values.setdefault("users", {})
     errors = len(reader.sources.errors)
     if "users_file" in auth.values:
@@ -165,6 +166,39 @@ def _check_references(backends: tuple[Read, ...], rules: tuple[Read, ...], reade
         if name not in used:
             reason = "no rule leads to it" if rules else "without rules everybody goes to the first"
             reader.sources.warn(backend.places["name"], f"backend {name!r} is never used: {reason}")
+
+
+def _check_pool_sizes(root: Read, sources: Sources) -> None:
+    """A pool cannot keep more server connections open than it may have."""
+    backends: tuple[Read, ...] = root.values.get("backends", ())
+    routing = root.values.get("routing")
+    if not backends or _unread(root, "routing") or (routing and _unread(routing, "defaults", "rules")):
+        return
+    defaults, rules = (routing.values.get("defaults"), routing.values.get("rules", ())) if routing else (None, ())
+    routes = [(rule, backend) for rule in rules for backend in backends if _leads_to(rule, backend)]
+    for rule, backend in routes if rules else [(None, backends[0])]:
+        least, least_place = _effective("min_pool_size", rule, backend, defaults)
+        most, most_place = _effective("pool_size", rule, defaults)
+        if least_place and least and most and least > most:
+            where = f"the 'pool_size' {most} at {most_place}" if most_place else f"the built-in 'pool_size' {most}"
+            sources.error(least_place, f"'min_pool_size' {least} is more than {where}")
+
+
+def _leads_to(rule: Read, backend: Read) -> bool:
+    return "name" in backend.values and rule.values.get("backend") == backend.values["name"]
+
+
+def _unread(read: Read, *names: str) -> bool:
+    """Whether one of these fields is written but could not be read."""
+    return any(name in read.places and name not in read.values for name in names)
+
+
+def _effective(name: str, *reads: Read | None) -> tuple[int | None, Place | None]:
+    """A pool setting and its place: the first that is written (None if it could not be read), or the built-in one."""
+    for read in reads:
+        if read and name in read.places:
+            return read.values.get(name), read.places[name]
+    return getattr(PoolSettings(), name), None
 
 
 def _check_shadowed(rules: tuple[Read, ...], sources: Sources) -> None:

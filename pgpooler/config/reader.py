@@ -17,6 +17,7 @@ from msgspec import Struct
 from pgpooler.config import values
 from pgpooler.config.matchers import parse_pattern
 from pgpooler.config.model import Key, Pattern, Rule, User, keys_of
+from pgpooler.config.pgbouncer import renamed
 from pgpooler.config.source import Absent, Entry, Items, Node, Place, Section, Sources, Text
 from pgpooler.config.userlist import parse_userlist
 
@@ -106,7 +107,7 @@ class Reader:
         if name in LATER:
             message = f"{name!r} is not in this version of PgPooler; take it out"
         else:
-            message = f"unknown key {name!r} in {title}{values.did_you_mean(name, keys)}"
+            message = f"unknown key {name!r} in {title}{renamed(name) or values.did_you_mean(name, keys)}"
         self.sources.error(entry.place, message)
 
     def _expected(self, node: Node, what: str) -> Any:

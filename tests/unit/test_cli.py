@@ -34,6 +34,7 @@ auth: {method: trust}
 """
 
 Capture = pytest.CaptureFixture[str]
+CELLS = re.compile("  +")
 
 
 @pytest.fixture
@@ -194,17 +195,53 @@ def test_route_says_rule_server_and_where_every_value_comes_from(configured: Pat
         ["SETTING", "VALUE", "FROM"],
         ["pool_mode", "session", "built-in"],
         ["server_reset_query", "always", "built-in"],
+        ["on_session_state", "pin", "built-in"],
         ["pool_size", "10", "defaults"],
+        ["min_pool_size", "0", "built-in"],
+        ["reserve_pool_size", "0", "built-in"],
+        ["reserve_pool_timeout", "5 s", "built-in"],
+        ["max_pinned", "5", "built-in"],
         ["max_queue", "no limit", "built-in"],
+        ["max_user_client_connections", "no limit", "built-in"],
+        ["max_db_client_connections", "no limit", "built-in"],
         ["query_wait_timeout", "5 s", f"rule 'reports' ({place})"],
+        ["query_timeout", "off", "built-in"],
+        ["transaction_timeout", "off", "built-in"],
+        ["idle_transaction_timeout", "off", "built-in"],
+        ["pinned_idle_timeout", "off", "built-in"],
+        ["session_idle_timeout", "off", "built-in"],
+        ["cancel_wait_timeout", "10 s", "built-in"],
+        ["server_connect_timeout", "15 s", "built-in"],
         ["server_idle_timeout", "300 s", "backend 'replica'"],
         ["server_lifetime", "3600 s", "built-in"],
-        ["session_idle_timeout", "off", "built-in"],
-        ["server_connect_timeout", "15 s", "built-in"],
         ["backend.pool_size", "no limit", "built-in"],
         ["max_client_conn", "500", "limits"],
         ["client_login_timeout", "60 s", "built-in"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "reset", "pinned"),
+    [
+        ("pool_mode: session, pool_size: 0", ["always", "built-in"], ["no limit", "built-in"]),
+        ("pool_mode: transaction, pool_size: 3", ["smart", "built-in"], ["2", "built-in"]),
+        ("pool_mode: statement, max_pinned: 0", ["smart", "built-in"], ["0", "defaults"]),
+        ("server_reset_query: never, max_pinned: 90", ["never", "defaults"], ["20", "defaults"]),
+        ("server_reset_query: SELECT my_reset()", ["SELECT my_reset()", "defaults"], ["10", "built-in"]),
+    ],
+)
+def test_route_shows_what_a_setting_comes_to_that_depends_on_another(
+    configured: Path, capsys: Capture, keys: str, reset: list[str], pinned: list[str]
+) -> None:
+    (configured / "good.yaml").write_text(CONFIGURATION.replace("{pool_size: 10}", f"{{{keys}}}"))
+    assert main(["route", "-U", "bi", "-d", "reporting"]) == 0
+    rows = {cells[0]: cells[1:] for cells in map(CELLS.split, capsys.readouterr().out.splitlines())}
+    assert (rows["server_reset_query"], rows["max_pinned"]) == (reset, pinned)
+    assert main(["route", "-U", "bi", "-d", "reporting", "--json"]) == 0
+    settings = json.loads(capsys.readouterr().out)["route"]["settings"]
+    assert settings["server_reset_query"] == {"value": reset[0], "from": reset[1]}
+    number = None if pinned[0] == "no limit" else int(pinned[0])
+    assert settings["max_pinned"] == {"value": number, "from": pinned[1]}
 
 
 def test_the_columns_of_a_table_line_up(configured: Path, capsys: Capture) -> None:

@@ -91,11 +91,146 @@ routing:
         ("limits: {▸max_clients: 1}", "did you mean 'max_client_conn'"),
         ("timeouts: {drain_timeout: ▸soon}", "expected a time"),
         ("▸timeout: {}", "did you mean 'timeouts'"),
+        ("limits: {max_user_client_connections: ▸-1}", "from 0 to"),
+        ("limits: {max_db_client_connections: ▸none}", "whole number"),
+        ("limits: {▸pool_size: 3}", "unknown key 'pool_size'"),
+        ("limits: {▸query_timeout: 3}", "unknown key 'query_timeout'"),
+        ("timeouts: {▸max_pinned: 3}", "unknown key 'max_pinned'"),
+        ("timeouts: {▸idle_transaction_timout: 3}", "did you mean 'idle_transaction_timeout'"),
+        ("timeouts: {▸client_idle_timeout: 3}", "what PgBouncer calls client_idle_timeout is 'session_idle_timeout'"),
+        ("▸default_pool_size: 3", "is 'pool_size' of a rule or of 'defaults' here"),
+        ("listen: {▸listen_addr: '*'}", "is 'host' in the section 'listen' here"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_at_its_place(folder, text: str, message: str) -> None:
     text = text.replace("listen: ▸", "listen:▸") if text == "listen: ▸" else text
     assert message in folder.marked(f"{REST}{text}\n")[0]
+
+
+COUNTS = [
+    *("min_pool_size", "reserve_pool_size", "max_pinned"),
+    *("max_queue", "max_user_client_connections", "max_db_client_connections"),
+]
+TIMES = [
+    *("query_wait_timeout", "reserve_pool_timeout", "query_timeout", "transaction_timeout", "idle_transaction_timeout"),
+    *("pinned_idle_timeout", "session_idle_timeout", "cancel_wait_timeout", "server_connect_timeout"),
+    *("server_idle_timeout", "server_lifetime"),
+]
+PLACES = {
+    "rule": BACKEND + "routing: {rules: [{default: true, backend: primary, KEY}]}\n",
+    "backend": "backends: [{name: primary, host: pg1, KEY}]\n",
+    "defaults": BACKEND + "routing: {defaults: {KEY}}\n",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        *((f"{name}: ▸-1", "from 0 to 2147483647") for name in COUNTS),
+        *((f"{name}: ▸2147483648", "from 0 to 2147483647") for name in COUNTS),
+        *((f"{name}: ▸half", "expected a whole number") for name in COUNTS),
+        *((f"{name}: ▸-1s", "expected a time") for name in TIMES),
+        *((f"{name}: ▸3651d", "at most 315360000 seconds") for name in TIMES),
+        ("on_session_state: ▸pinned", "expected one of pin, error, allow, found 'pinned'"),
+        ("on_session_state: ▸errror", "did you mean 'error'"),
+        ("server_reset_query: ▸smrat", "did you mean 'smart'"),
+        ("server_reset_query: ▸Always", "did you mean 'always'"),
+        ("server_reset_query: ▸DISCARD", "a statement, which has at least two words"),
+        ("server_reset_query: ▸'  '", "a statement, which has at least two words"),
+        ("server_reset_query: ▸''", "must not be empty"),
+        ("server_reset_query: ▸[DISCARD, ALL]", "expected a value for 'server_reset_query'"),
+        ("▸default_pool_size: 1", "is 'pool_size' of a rule"),
+        ("▸reserve_pool: 1", "is 'reserve_pool_size' here"),
+        ("▸server_reset_query_always: 1", "is 'server_reset_query: always' here"),
+        ("▸min_pool_sise: 1", "did you mean 'min_pool_size'"),
+    ],
+)
+def test_a_wrong_pool_setting_is_refused_at_its_place_wherever_it_is_written(
+    folder, place: str, key: str, message: str
+) -> None:
+    (found,) = folder.marked(f"auth: {{method: trust}}\n{PLACES[place].replace('KEY', key)}")
+    assert message in found
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(f"{name}: 0" for name in (*COUNTS, *TIMES)),
+        *(f"{name}: 3650d" for name in TIMES),
+        *(f"server_reset_query: {text}" for text in ("always", "smart", "never", "DISCARD ALL", "'SELECT a(), b();'")),
+        *(f"on_session_state: {text}" for text in ("pin", "error", "allow")),
+        "min_pool_size: 20",
+        "max_pinned: 2147483647",
+    ],
+)
+def test_every_pool_setting_may_stand_in_a_rule_a_backend_and_the_defaults(folder, place: str, key: str) -> None:
+    assert folder.load(f"auth: {{method: trust}}\n{PLACES[place].replace('KEY', key)}").warnings == ()
+
+
+TWO_BACKENDS = "backends: [{name: a, host: x}, {name: b, host: y, min_pool_size: ▸4}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("backends: [{name: a, host: x, min_pool_size: ▸21}]", "'min_pool_size' 21 is more than the built-in"),
+        (BACKEND + "routing: {defaults: {min_pool_size: ▸3, pool_size: 2}}", "more than the 'pool_size' 2 at"),
+        (
+            BACKEND + "routing: {defaults: {min_pool_size: ▸3}, rules: [{user: u, backend: primary, pool_size: 2}]}",
+            "pgpooler.yaml:3:88",
+        ),
+        (
+            BACKEND + "routing: {defaults: {pool_size: 2}, rules: [{user: u, backend: primary, min_pool_size: ▸3}]}",
+            "pgpooler.yaml:3:33",
+        ),
+        (
+            TWO_BACKENDS
+            + "routing: {rules: [{user: u, backend: a, pool_size: 3}, {user: v, backend: b, pool_size: 3}]}",
+            "'min_pool_size' 4 is more than the 'pool_size' 3",
+        ),
+        (
+            TWO_BACKENDS + "routing: {defaults: {pool_size: 3}, rules: [{user: [a, b], backend: b}, "
+            "{user: c, backend: b, min_pool_size: 3}, {user: d, backend: a}, {user: e, backend: b}]}",
+            "'min_pool_size' 4 is more than the 'pool_size' 3",
+        ),
+    ],
+)
+def test_a_pool_that_would_keep_more_connections_than_it_may_have_is_refused_once(
+    folder, text: str, message: str
+) -> None:
+    (found,) = folder.marked(f"auth: {{method: trust}}\n{text}\n")
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backends: [{name: a, host: x, pool_size: 3, min_pool_size: 4}]",
+        BACKEND + "routing: {defaults: {min_pool_size: 30, pool_size: 0}}",
+        BACKEND + "routing: {defaults: {min_pool_size: 3}, rules: [{user: u, backend: primary, pool_size: 3}]}",
+        BACKEND + "routing: {defaults: {min_pool_size: 30}, rules: [{user: u, backend: primary, min_pool_size: 0}]}",
+        BACKEND + "routing: {defaults: {min_pool_size: 30}, rules: [{user: u, backend: primary, pool_size: 40}]}",
+    ],
+)
+def test_a_pool_may_keep_all_its_connections_and_any_number_where_it_has_no_limit(folder, text: str) -> None:
+    assert folder.load(f"auth: {{method: trust}}\n{text}\n").warnings == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BACKEND + "routing: {defaults: {min_pool_size: 30, pool_size: ▸many}}",
+        BACKEND + "routing: {defaults: ▸[], rules: [{user: u, backend: primary, min_pool_size: 30}]}",
+        BACKEND + "routing: {defaults: {min_pool_size: 30}, rules: ▸[]}",
+        BACKEND + "routing: {defaults: {min_pool_size: 3}, rules: [{user: u, backend: ▸secondary, pool_size: 2}]}",
+        "backends: [{name: primary, host: pg1, min_pool_size: 30}]\nrouting: ▸[]",
+        "backends: ▸[]\nrouting: {defaults: {min_pool_size: 30}}",
+    ],
+)
+def test_the_sizes_of_a_pool_are_not_compared_where_one_is_not_known(folder, text: str) -> None:
+    assert len(folder.marked(f"auth: {{method: trust}}\n{text}\n")) == 1
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,16 @@ def test_every_changed_value_is_named_with_its_path(folder) -> None:
     ]
 
 
+def test_a_reset_statement_is_named_as_it_is_written(folder) -> None:
+    *backend, rule = changes(
+        folder,
+        ("pool_size: 10", "pool_size: 10, server_reset_query: smart, max_pinned: 0"),
+        ("query_wait_timeout: 90", "server_reset_query: DISCARD ALL"),
+    )
+    assert backend == ["backends.primary.server_reset_query: smart (new)", "backends.primary.max_pinned: 0 (new)"]
+    assert rule.endswith("name: reports, server_reset_query: DISCARD ALL}")
+
+
 def test_what_a_reload_cannot_change_is_said_to_need_a_restart(folder) -> None:
     assert changes(folder, ("port: 6432", 'port: 6433, host: "*"')) == [
         "listen.host: 0.0.0.0 -> *; takes effect after a restart",

@@ -85,13 +85,39 @@ def test_the_inheritable_keys_are_the_same_everywhere() -> None:
     settings = set(PoolSettings.__struct_fields__)
     assert set(Overrides.__struct_fields__) == settings
     assert set(BackendOverrides.__struct_fields__) == settings - {"pool_size"}
-    inherited = {*Limits.__struct_fields__, *Timeouts.__struct_fields__} - {
-        "max_client_conn",
-        "client_login_timeout",
-        "drain_timeout",
+    in_limits = set(Limits.__struct_fields__) - {"max_client_conn"}
+    in_timeouts = set(Timeouts.__struct_fields__) - {"client_login_timeout", "drain_timeout"}
+    assert in_limits == {"max_queue", "max_user_client_connections", "max_db_client_connections"}
+    assert in_timeouts == {name for name in settings if isinstance(getattr(PoolSettings(), name), float)}
+    inherited = in_limits | in_timeouts
+    assert all(getattr(Overrides(), name) is None for name in settings)
+    assert all(getattr(kind(), name, None) is None for kind in (Limits, Timeouts) for name in inherited)
+
+
+def test_the_built_in_values_of_the_pool_settings() -> None:
+    assert msgspec.to_builtins(PoolSettings()) == {
+        "pool_mode": "session",
+        "server_reset_query": None,
+        "on_session_state": "pin",
+        "pool_size": 20,
+        "min_pool_size": 0,
+        "reserve_pool_size": 0,
+        "reserve_pool_timeout": 5,
+        "max_pinned": None,
+        "max_queue": 0,
+        "max_user_client_connections": 0,
+        "max_db_client_connections": 0,
+        "query_wait_timeout": 60,
+        "query_timeout": 0,
+        "transaction_timeout": 0,
+        "idle_transaction_timeout": 0,
+        "pinned_idle_timeout": 0,
+        "session_idle_timeout": 0,
+        "cancel_wait_timeout": 10,
+        "server_connect_timeout": 15,
+        "server_idle_timeout": 600,
+        "server_lifetime": 3600,
     }
-    assert inherited == settings - {"pool_mode", "pool_size", "server_reset_query"}
-    assert all(getattr(kind(), name, None) is None for kind in (Overrides, Limits, Timeouts) for name in inherited)
 
 
 SECTIONS = [

@@ -19,8 +19,10 @@ from pgpooler.config.model import (
     LogFile,
     Logging,
     PoolSettings,
+    ResetPolicy,
     Routing,
     Rule,
+    SessionStatePolicy,
     Timeouts,
     User,
     keys_of,
@@ -43,6 +45,8 @@ TABLES = {
 }
 SETTINGS = set(PoolSettings.__struct_fields__)
 ABSENT = {"none", "see below", "no rules", "any"}
+DEPENDENT = {"server_reset_query": "by `pool_mode`", "max_pinned": "half of `pool_size`"}
+"""The pool settings whose built-in value depends on another one."""
 
 
 def rows(heading: str) -> dict[str, str]:
@@ -74,6 +78,8 @@ def test_the_defaults_of_the_page_are_those_of_the_model(heading: str) -> None:
             continue
         if key.required:
             assert found[name] == "required"
+        elif heading == "pool settings" and key.default is None:
+            assert found[name] == DEPENDENT[name]
         elif key.default is None and name in SETTINGS:
             assert found[name] == "inherited"
         elif key.reader == "octal":
@@ -82,6 +88,12 @@ def test_the_defaults_of_the_page_are_those_of_the_model(heading: str) -> None:
             assert found[name] in ABSENT
         else:
             assert found[name] == f"`{written(key.default)}`"
+
+
+def test_the_page_says_what_may_be_written_for_the_reset_and_for_session_state() -> None:
+    for heading, choices in (("server_reset_query", ResetPolicy), ("on_session_state", SessionStatePolicy)):
+        body = PAGE.split(f"### {heading}\n", 1)[1].split("\n#", 1)[0]
+        assert re.findall(r"^\| `(\w+)` \|", body, re.MULTILINE) == [choice.value for choice in choices]
 
 
 def examples(language: str) -> list[str]:

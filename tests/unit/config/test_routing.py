@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgpooler.config.matchers import parse_pattern
-from pgpooler.config.model import Backend, Configuration, Limits, Overrides, PoolSettings, Routing, Rule, Timeouts
+from pgpooler.config.model import (
+    NO_LIMIT,
+    Backend,
+    Configuration,
+    Limits,
+    Overrides,
+    PoolMode,
+    PoolSettings,
+    ResetPolicy,
+    Routing,
+    Rule,
+    Timeouts,
+)
 from pgpooler.config.routing import Route, Router
 
 SEED = """
@@ -99,7 +113,11 @@ IN_LIMITS, IN_TIMEOUTS = set(Limits.__struct_fields__), set(Timeouts.__struct_fi
 
 def values(number: int) -> dict[str, object]:
     """A value for every setting, of which no two sources have the same, unless there are too few values."""
-    words = {"pool_mode": ["session", "transaction", "statement"], "server_reset_query": ["always", "never"]}
+    words = {
+        "pool_mode": ["session", "transaction", "statement"],
+        "server_reset_query": ["always", "smart", "never", "DISCARD ALL"],
+        "on_session_state": ["pin", "error", "allow"],
+    }
     return {name: words[name][number % len(words[name])] if name in words else number + 100 for name in SETTINGS}
 
 
@@ -107,6 +125,12 @@ def settable(source: str, name: str) -> bool:
     if source == "backend":
         return name != "pool_size"
     return source in ("rule", "defaults") or (source == "sections" and name in IN_LIMITS | IN_TIMEOUTS)
+
+
+def built_in(name: str, route: Route) -> object:
+    if name == "server_reset_query":
+        return "always" if route.pool_mode == "session" else "smart"
+    return getattr(PoolSettings(), name)
 
 
 @given(st.dictionaries(st.tuples(st.sampled_from(SOURCES[:-1]), st.sampled_from(SETTINGS)), st.none(), max_size=20))
@@ -131,10 +155,103 @@ def test_every_setting_comes_from_the_first_source_that_has_it(chosen: dict[tupl
     origins = {"rule": "rule 'r'", "backend": "backend 'b'", "defaults": "defaults", "built-in": "built-in"}
     for name in SETTINGS:
         source = next((source for source in SOURCES[:-1] if name in written[source]), "built-in")
-        expected = written[source][name] if source != "built-in" else getattr(PoolSettings(), name)
+        expected = written[source][name] if source != "built-in" else built_in(name, route)
         section = "limits" if name in IN_LIMITS else "timeouts"
         assert getattr(route, name) == expected
         assert route.origins[name] == origins.get(source, section)
+
+
+def route_of(
+    rule: dict[str, object] | None = None,
+    backend: dict[str, object] | None = None,
+    defaults: dict[str, object] | None = None,
+) -> Route:
+    """The one route of a configuration with these settings."""
+    wanted = {"default": True, "backend": "b", **(rule or {})}
+    configuration = Configuration(
+        backends=(msgspec.convert({"name": "b", "host": "h", **(backend or {})}, Backend),),
+        routing=Routing(rules=(msgspec.convert(wanted, Rule),), defaults=msgspec.convert(defaults or {}, Overrides)),
+    )
+    (route,) = Router(configuration).routes
+    return route
+
+
+MODES = [None, *PoolMode]
+RESETS = [None, *ResetPolicy, "SELECT my_reset()"]
+
+
+def test_the_built_in_reset_follows_the_pool_mode_wherever_that_is_written() -> None:
+    for modes in product(MODES, repeat=3):
+        route = route_of(*({"pool_mode": mode} if mode else {} for mode in modes))
+        effective = next(filter(None, modes), PoolMode.SESSION)
+        expected = ResetPolicy.ALWAYS if effective is PoolMode.SESSION else ResetPolicy.SMART
+        assert route.pool_mode is effective
+        assert route.reset_policy is expected
+        assert route.server_reset_query == expected
+        assert route.reset_statement == "DISCARD ALL"
+        assert route.origins["server_reset_query"] == "built-in"
+
+
+@pytest.mark.parametrize("mode", PoolMode)
+def test_a_written_reset_is_inherited_and_no_pool_mode_changes_it(mode: PoolMode) -> None:
+    for resets in product(RESETS, repeat=3):
+        rule, backend, defaults = ({"server_reset_query": str(reset)} if reset else {} for reset in resets)
+        route = route_of({"pool_mode": mode, **rule}, backend, defaults)
+        written = next(filter(None, resets), None)
+        if written is None:
+            assert route.origins["server_reset_query"] == "built-in"
+        elif written in list(ResetPolicy):
+            assert (route.reset_policy, route.reset_statement) == (ResetPolicy(written), "DISCARD ALL")
+        else:
+            assert (route.reset_policy, route.reset_statement) == (ResetPolicy.ALWAYS, "SELECT my_reset()")
+
+
+def test_the_reset_means_the_same_after_the_way_to_a_worker() -> None:
+    configuration = Configuration(
+        backends=(Backend(name="b", host="h", server_reset_query=ResetPolicy.SMART),),
+        routing=Routing(defaults=Overrides(server_reset_query="RESET ALL")),
+    )
+    (route,) = Router(msgspec.json.decode(msgspec.json.encode(configuration), type=Configuration)).routes
+    assert route.reset_policy is ResetPolicy.SMART
+
+
+sizes = st.integers(0, 30)
+
+
+@given(st.none() | sizes, st.none() | sizes, st.none() | sizes, st.none() | sizes, st.none() | sizes)
+def test_no_pool_may_have_more_pinned_connections_than_connections(
+    rule: int | None, backend: int | None, default: int | None, rule_size: int | None, default_size: int | None
+) -> None:
+    def keys(pinned: int | None, size: int | None = None) -> dict[str, object]:
+        both = {"max_pinned": pinned, "pool_size": size}
+        return {name: value for name, value in both.items() if value is not None}
+
+    route = route_of(keys(rule, rule_size), keys(backend), keys(default, default_size))
+    assert 0 <= route.pinned_limit <= (route.pool_size or NO_LIMIT)
+    if route.max_pinned is None:
+        assert route.pinned_limit == NO_LIMIT or 0 <= 2 * route.pinned_limit - route.pool_size <= 1
+    else:
+        assert route.pinned_limit in (route.max_pinned, route.pool_size)
+
+
+@pytest.mark.parametrize(
+    ("pinned", "pool_size", "limit"),
+    [
+        (None, 20, 10),
+        (None, 5, 3),
+        (None, 1, 1),
+        (None, 0, NO_LIMIT),
+        (0, 20, 0),
+        (0, 0, 0),
+        (7, 20, 7),
+        (7, 0, 7),
+        (30, 20, 20),
+    ],
+)
+def test_half_of_a_pool_may_be_pinned_unless_said_otherwise(pinned: int | None, pool_size: int, limit: int) -> None:
+    route = route_of({"pool_size": pool_size} if pinned is None else {"pool_size": pool_size, "max_pinned": pinned})
+    assert route.pinned_limit == limit
+    assert route.origins["max_pinned"] == ("built-in" if pinned is None else "rule 1")
 
 
 def test_zero_is_a_value_and_not_inherited_over(folder) -> None:

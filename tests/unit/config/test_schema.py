@@ -48,14 +48,15 @@ listen: {host: ["::1", localhost], port: 6432, unix_socket_dir: x, unix_socket_m
 logging: {level: info, file: {path: x, append: no, rotation_age: 1d, keep: "${KEEP}"}}
 backends:
   - {name: 0123, host: no, port: "${PORT}", pool_size: 3, pool_mode: session, user: u, password_file: secret.txt}
+  - {name: c, host: c, server_reset_query: smart, on_session_state: error, max_pinned: 0, cancel_wait_timeout: 0}
 routing:
-  defaults: {pool_size: 20, query_wait_timeout: 500ms}
+  defaults: {pool_size: 20, query_wait_timeout: 500ms, server_reset_query: SELECT my_reset()}
   rules:
-    - {name: x, database: ~ "^re", user: [a, 12], backend: b, server_lifetime: 1.5}
+    - {name: x, database: ~ "^re", user: [a, 12], backend: b, server_lifetime: 1.5, server_reset_query: "${RESET}"}
     - {default: true, backend: b}
 auth: {method: trust, users_file: x, users: {alice: {password: "${A}"}, bob: {}}}
-limits: {max_client_conn: 10}
-timeouts: {drain_timeout: 5 m}
+limits: {max_client_conn: 10, max_user_client_connections: 3}
+timeouts: {drain_timeout: 5 m, transaction_timeout: 1h}
 workers: 1
 """
 
@@ -76,6 +77,12 @@ def test_a_good_file_fits_the_schema() -> None:
         ("user: [a, 12]", "user: []"),
         (", backend: b, server", ", server"),
         ("method: trust", "method: none"),
+        ("query: smart", "query: smrat"),
+        ("state: error", "state: DISCARD ALL"),
+        ("max_pinned: 0", "max_pinned: half"),
+        ("cancel_wait_timeout: 0", "cancel_wait_timeout: -1"),
+        ("connections: 3", "connections: -3"),
+        ("transaction_timeout: 1h", "transaction_timeout: soon"),
         ("workers: 1", "workers: 2"),
         ("workers: 1", "tls: {}"),
     ],

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgpooler.config.load import load
-from pgpooler.config.model import Configuration, Rule
+from pgpooler.config.model import Configuration, PoolSettings, Rule, Timeouts
 from pgpooler.config.routing import Router
 from pgpooler.errors import ConfigurationError
 
@@ -95,6 +95,43 @@ def test_several_routes_may_lead_to_one_pool_and_lists_are_repeated_elements(fol
     assert rules[2].default
 
 
+def test_every_pool_setting_can_be_written_in_a_pool_a_backend_and_the_defaults(folder) -> None:
+    settings = {
+        "server_reset_query": "SELECT my_reset()",
+        "on_session_state": "error",
+        "min_pool_size": 2,
+        "reserve_pool_size": 3,
+        "max_pinned": 4,
+        "max_queue": 5,
+        "max_user_client_connections": 6,
+        "max_db_client_connections": 7,
+        **{name: number for number, name in enumerate(TIMES, 10)},
+    }
+    assert {"pool_mode", "pool_size", *settings} == set(PoolSettings.__struct_fields__)
+    attributes = " ".join(f'{name}="{value}"' for name, value in settings.items())
+    everywhere = [
+        xml(f'<pools><pool name="p" backend="a" {attributes}/></pools>{ROUTE}'),
+        xml(POOL + ROUTE).replace('host="x"', f'host="x" {attributes}'),
+        xml(POOL + ROUTE.replace("<routing>", f"<routing><defaults {attributes}/>")),
+    ]
+    for text in everywhere:
+        (route,) = Router(folder.load(text, name="pgpooler.xml").configuration).routes
+        assert {name: getattr(route, name) for name in settings} == settings
+
+
+TIMES = [name for name in Timeouts.__struct_fields__ if name in PoolSettings.__struct_fields__]
+
+
+def test_the_limits_and_all_times_can_be_written_in_their_sections(folder) -> None:
+    times = " ".join(f'{name}="{number}s"' for number, name in enumerate(TIMES, 10))
+    limits = '<limits max_user_client_connections="3" max_db_client_connections="4"/>'
+    (route,) = Router(folder.load(xml(f"{limits}<timeouts {times}/>"), name="pgpooler.xml").configuration).routes
+    assert [getattr(route, name) for name in TIMES] == list(range(10, 10 + len(TIMES)))
+    assert (route.max_user_client_connections, route.max_db_client_connections) == (3, 4)
+    assert {route.origins[name] for name in TIMES} == {"timeouts"}
+    assert route.origins["max_user_client_connections"] == route.origins["max_db_client_connections"] == "limits"
+
+
 def test_every_section_and_the_defaults_can_be_written(folder) -> None:
     configuration = folder.load(
         xml(
@@ -160,6 +197,12 @@ def test_what_is_wrong_in_xml_is_refused_at_its_place(folder, body: str, message
         ('backend="a" mode="▸sesion"', "did you mean 'session'"),
         ('backend="a" size="▸x"', "whole number"),
         ('backend="a" ▸user="u"', "unknown attribute 'user' of <pool>"),
+        ('backend="a" ▸default_pool_size="4"', "is 'pool_size' of a rule or of 'defaults' here"),
+        ('backend="a" server_reset_query="▸DISCARD"', "at least two words"),
+        ('backend="a" on_session_state="▸alow"', "did you mean 'allow'"),
+        ('backend="a" max_pinned="▸-1"', "from 0 to"),
+        ('backend="a" transaction_timeout="▸soon"', "expected a time"),
+        ('backend="a" size="2" min_pool_size="▸3"', "'min_pool_size' 3 is more than the 'pool_size' 2"),
     ],
 )
 def test_a_wrong_pool_is_refused_at_its_place_once_however_many_routes_use_it(folder, pool: str, message: str) -> None:
