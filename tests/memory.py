@@ -230,7 +230,7 @@ class World(Effects):
     # -- Effects -------------------------------------------------------------------------------------------------------
 
     def open(self, pool: Pool) -> None:
-        assert not pool.route.pool_size or pool.size <= pool.route.pool_size, pool
+        assert not pool.limit or pool.size <= pool.limit, pool
         assert not pool.use.backend.pool_size or pool.use.used <= pool.use.backend.pool_size, pool.use.backend.name
         self.opening.append(pool)
 
@@ -354,6 +354,8 @@ class World(Effects):
         return {
             "clients": len(service.clients),
             "admitted": service.admitted,
+            "by user": service.by_user.total(),
+            "by database": service.by_database.total(),
             "cancel keys": len(service.cancels),
             "used": sum(use.used for use in uses),
             "in pools": sum(pool.size for pool in service.pools),
@@ -368,10 +370,17 @@ class World(Effects):
         for pool in {*service.pools, *(pool for use in service.pools._uses.values() for pool in use.pools)}:
             assert pool.opening >= 0
             by_use[id(pool.use)] = by_use.get(id(pool.use), 0) + pool.size
-            assert not pool.route.pool_size or pool.size <= pool.route.pool_size, pool
+            assert not pool.limit or pool.size <= pool.limit, pool
+            assert pool.pinned <= pool.busy, f"{pool}: {pool.pinned} are pinned and not in use"
+            assert len(pool.pinned) <= pool.route.pinned_limit, pool
+            assert not (pool.paused and pool.idle), pool
             assert not (pool.idle and pool.waiters), f"{pool}: clients wait while connections are idle"
             assert not set(pool.idle) & pool.busy
             assert len(set(pool.idle)) == len(pool.idle)
+            for server in pool.idle:  # rule 1: never handed on with anything of a client in it
+                assert server.releasable, server
+                assert server.client is None, server
+                assert (server.cancels, server.tainted, server.asked) == (0, "", ""), server
             for server in pool.busy:
                 assert server.client is None or server.client.server is server
         for use in service.pools._uses.values():

@@ -8,6 +8,9 @@ transaction refuses statements, DISCARD ALL is refused in a transaction.  What s
     row TOKEN [n] [size]   n rows          begin, commit, rollback TOKEN      slow TOKEN    waits to be let go
     set TOKEN              leaves a mark   show TOKEN   a row with the mark   fail TOKEN    an error
     insert TOKEN           is remembered   copyin TOKEN, copyout TOKEN        fatal TOKEN   the server's end
+
+Some real SQL it knows too, for what looks at texts: SELECT 'TOKEN' (a row, and nothing is left), LISTEN TOKEN,
+UNLISTEN *, CREATE TEMP TABLE TOKEN (gone with a ROLLBACK), SET x TO 'TOKEN', PREPARE TOKEN, BEGIN, COMMIT, ROLLBACK.
 """
 
 from __future__ import annotations
@@ -27,7 +30,28 @@ Message = tuple[str, bytes]
 Running = Generator[str, Message, None]
 
 READ, WAIT = "read", "wait"
+NOBODY = "c"  # a token that says nothing about who asks
 APPLICATION = re.compile(r"'application_name', E'([^']*)'")
+STATEMENTS = re.compile(r"\||; (?=SELECT|SET|RESET|UNLISTEN|DISCARD|CLOSE|DEALLOCATE)")
+QUESTIONS = {  # what a question about the session's state speaks of -> the kind of state
+    "pg_my_temp_schema": "temporary",
+    "pg_listening_channels": "listening",
+    "pg_locks": "locks",
+    "pg_cursors": "cursors",
+    "pg_prepared_statements": "prepared",
+}
+LEAVES = {"LISTEN": "listening", "CREATE TEMP TABLE": "temporary", "PREPARE": "prepared", "SET x TO": ""}
+TAGS = {"CREATE TEMP TABLE": "CREATE TABLE", "SET x TO": "SET"}
+SQL = re.compile(r"(BEGIN|COMMIT|ROLLBACK|SELECT |LISTEN |CREATE TEMP TABLE |PREPARE |SET x TO )'?(\w*)'?")
+CLEANING = {  # statement -> what is gone after it
+    "CLOSE ALL": {"cursors"},
+    "SET SESSION AUTHORIZATION DEFAULT": set(),
+    "UNLISTEN *": {"listening"},
+    "SELECT pg_catalog.pg_advisory_unlock_all()": {"locks"},
+    "DISCARD TEMP": {"temporary"},
+    "DISCARD SEQUENCES": set(),
+    "DEALLOCATE ALL": {"prepared"},
+}
 WHOSE_STATE = re.compile(r"row|set|show|begin|insert|slow|copyin|copyout|fatal|commit|rollback|fail")
 
 
@@ -71,6 +95,8 @@ class Cluster:
         self.password = b""
         self.refusal: bytes = b""  # sent instead of a login
         self.reset_fails = False
+        self.questions_fail = False
+        self.let_go = False  # slow statements do not wait, on any server
         self.silent_probes = False
         self.canceled: list[PostgreSQL] = []
 
@@ -121,6 +147,9 @@ class PostgreSQL:
         self.let_go = False  # slow statements do not wait
         self.left = False  # its client's side is closed, which it notices when it reads
         self.user = ""
+        self.state: set[str] = set()  # of QUESTIONS: what clients have left in the session
+        self.undone: set[str] = set()  # the state to which a ROLLBACK goes back
+        self.questions = 0
         self.running: Running = self._main()
         self.wants = next(self.running)
         port.far = self
@@ -272,12 +301,12 @@ class PostgreSQL:
     def _message(self, kind: str, body: bytes) -> Running:
         if kind == "Q":
             text = body[:-1].decode()
-            for statement in re.split(r"\||; (?=SELECT)", text):
+            for statement in STATEMENTS.split(text):
                 yield from self._execute(statement)
             self._ready()
         elif kind == "P":
             name, text, _ = body.split(b"\0", 2)
-            if text.startswith(b"bad"):
+            if text.startswith((b"bad", b"pgpooler_refuses")):
                 raise Failure("42601", f"syntax error: {text.decode()}")
             self.prepared[name] = text.decode()
             self.say(frame("1"))
@@ -319,11 +348,22 @@ class PostgreSQL:
             if "'broken'" in text:
                 raise Failure("42704", 'unrecognized configuration parameter "broken"')
             self.say(frame("T", pack("!h", 0)) + frame("D", pack("!h", 0)) + frame("C", b"SELECT 1\0"))
+        elif text.startswith("SELECT EXISTS"):
+            self._answer_question(text)
         elif text == "DISCARD ALL":
             self._discard()
         elif text == "RESET ALL":
             self.owner, self.mark = None, ""
             self.say(frame("C", b"RESET\0"))
+        elif text in CLEANING:
+            if self.cluster.reset_fails:
+                raise Failure("XX000", f"{text} failed")
+            self.state -= CLEANING[text]
+            if text == "DEALLOCATE ALL":
+                self.prepared.clear()
+            self.say(frame("C", text.encode() + b"\0"))
+        elif match := SQL.fullmatch(text.strip()):
+            self._sql(*match.groups(default=""))
         elif word in ("ROLLBACK", "rollback", "commit"):
             self._end_transaction(word, rest)
         elif text in (";", ""):
@@ -331,10 +371,46 @@ class PostgreSQL:
         elif not WHOSE_STATE.fullmatch(word):
             raise Failure("42601", f"syntax error: {text}")
         else:
-            self._claim(rest[0])
+            if rest[0] != NOBODY:
+                self._claim(rest[0])
             if self.status == "E":
                 raise Failure("25P02", "current transaction is aborted")
             yield from self._statement(word, *rest)
+
+    def _sql(self, word: str, token: str) -> None:
+        """Run one of the statements of real SQL."""
+        word = word.strip()
+        if self.status == "E" and word not in ("COMMIT", "ROLLBACK"):
+            raise Failure("25P02", "current transaction is aborted")
+        if word in ("COMMIT", "ROLLBACK"):
+            if self.status == "E" or word == "ROLLBACK":
+                self.state &= self.undone | {"prepared"}
+                word = "ROLLBACK"
+            self.status = "I"
+        elif word == "SELECT":
+            self.say(frame("T", pack("!h", 1) + b"token\0" + bytes(18)) + self.row(f"{token}:".encode()))
+            word = "SELECT 1"
+        elif word == "BEGIN":
+            self.undone = set(self.state)
+            self.status = "T"
+        else:
+            if token != NOBODY:
+                self._claim(token)
+            kind = LEAVES[word]
+            if kind:
+                self.state.add(kind)
+            else:
+                self.mark = token
+        self.say(frame("C", TAGS.get(word, word).encode() + b"\0"))
+
+    def _answer_question(self, text: str) -> None:
+        self.questions += 1
+        if self.cluster.questions_fail:
+            raise Failure("57014", "canceling statement due to statement timeout")
+        asked = sorted((text.index(sign), kind) for sign, kind in QUESTIONS.items() if sign in text)
+        values = [b"t" if kind in self.state else b"f" for _, kind in asked]
+        columns = b"".join(pack("!i", 1) + value for value in values)
+        self.say(frame("T", pack("!h", 0)) + frame("D", pack("!h", len(values)) + columns) + frame("C", b"SELECT 1\0"))
 
     def _discard(self) -> None:
         if self.status != "I":
@@ -343,6 +419,7 @@ class PostgreSQL:
         if self.cluster.reset_fails:
             raise Failure("XX000", "DISCARD ALL failed")
         self.owner, self.mark = None, ""
+        self.state.clear()
         self.prepared.clear()
         self.portals.clear()
         self.say(frame("C", b"DISCARD ALL\0"))
@@ -356,7 +433,7 @@ class PostgreSQL:
     def _statement(self, word: str, token: str, count: str = "1", size: str = "0") -> Running:
         tag = word.upper()
         if word in ("row", "show", "slow"):
-            if word == "slow" and not self.let_go:
+            if word == "slow" and not (self.let_go or self.cluster.let_go):
                 self.interrupted = False
                 yield WAIT
                 if self.interrupted:

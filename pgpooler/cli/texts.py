@@ -25,6 +25,8 @@ Run PgPooler in the foreground until a signal ends it.
 
   SIGHUP   read the configuration again (a wrong one is logged and ignored),
            and open the log file again after logrotate renamed it
+  SIGUSR1  pause: clients wait, server connections are closed as they come back
+  SIGUSR2  resume
   SIGTERM  drain: accept nobody, let transactions end for timeouts.drain_timeout
            seconds, then end; a second one is like SIGINT
   SIGINT   tell the clients and end (Ctrl-C)
@@ -37,6 +39,7 @@ examples:
   pgpooler run
   pgpooler run --config /etc/pgpooler/pgpooler.yaml
   kill -HUP $(pidof -x pgpooler)      # reload
+  kill -USR1 $(pidof -x pgpooler)     # pause, to restart PostgreSQL unnoticed
 
 environment:
   CONFIG_PATH     the configuration file when --config is not given

@@ -25,7 +25,6 @@ from pgpooler.pooling.port import Port
 from pgpooler.pooling.server import ServerSession
 from pgpooler.protocol import messages
 
-CANCEL_TIMEOUT = 10.0  # seconds for a cancel request, connecting included
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 logger = logging.getLogger("pgpooler.sessions")
@@ -50,7 +49,8 @@ class Connector(Effects):
     def cancel(self, server: ServerSession, settled: Callable[[bool, float], None]) -> None:
         """Send a cancel request over a connection of its own and see how that ends."""
         request = messages.cancel_request(server.process_id, server.cancel_key)
-        self._start(self._cancel(_other_end(server.port), server.port.peer, request, settled))
+        timeout = server.pool.route.cancel_wait_timeout
+        self._start(self._cancel(_other_end(server.port), server.port.peer, request, timeout, settled))
 
     def compute(self, work: Callable[[], object], done: Callable[[object, float], None]) -> None:
         """Run `work` in a thread."""
@@ -134,12 +134,17 @@ class Connector(Effects):
         return connection
 
     async def _cancel(
-        self, place: Address | None, peer: str, request: bytes, settled: Callable[[bool, float], None]
+        self,
+        place: Address | None,
+        peer: str,
+        request: bytes,
+        timeout: float,
+        settled: Callable[[bool, float], None],
     ) -> None:
         orderly = False
         try:
             if place is not None:
-                async with asyncio.timeout(CANCEL_TIMEOUT):
+                async with asyncio.timeout(timeout or None):
                     with await self._connect_to(place) as connection:
                         await self._loop.sock_sendall(connection, request)
                         orderly = await self._loop.sock_recv(connection, 1) == b""

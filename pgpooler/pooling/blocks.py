@@ -44,12 +44,12 @@ class BlockGuard:
         server = self._server
         framer = server.framer
         if kind == codes.READY_FOR_QUERY and server.status != codes.IDLE:
-            server.pass_on_run()
+            server.lease.pass_on_run()
             framer.drop()
             self._refuse(now)
             return True
         if kind == codes.COMMAND_COMPLETE and framer.body() in BEGUN:
-            server.pass_on_run()
+            server.lease.pass_on_run()
             self.let_go()
             self._begun = messages.message(kind, framer.body())
             framer.drop()

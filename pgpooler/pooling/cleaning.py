@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgpooler.config.model import ResetPolicy
+from pgpooler.pooling import evidence
 from pgpooler.protocol import codes, messages
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 CLEANING_TIMEOUT = 30.0  # seconds until a connection that does not get clean is closed
 CANCEL_AGAIN = 0.2  # seconds; a cancel request that comes before the query it is meant for has no effect
-RESET_QUERY = "DISCARD ALL"
+KEEPING_PLANS = (
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); "
+    "DISCARD TEMP; DISCARD SEQUENCES"
+)
+"""What DISCARD ALL does, but for prepared statements.  RESET ALL alone does not undo SET ROLE."""
 
 
 class Cleaning:
@@ -53,8 +58,8 @@ class Cleaning:
         server = self._server
         if self.doomed:
             return
-        if server.owed.doubt:
-            self.doom(server.owed.doubt)
+        if server.owed.doubt or server.tainted:
+            self.doom(server.owed.doubt or server.tainted)
         elif server.owed.skipping:
             server.owed.sent(codes.SYNC)
             server.port.write_all(messages.SYNC)
@@ -62,13 +67,24 @@ class Cleaning:
             return
         elif server.status != codes.IDLE:
             server.ask("ROLLBACK")
-        elif not self._reset and server.pool.route.server_reset_query is ResetPolicy.ALWAYS:
+        elif not self._reset and (statement := self._reset_statement()):
             self._reset = True
-            server.ask(RESET_QUERY)
+            server.ask(statement)
         else:
             if self._reset:
                 server.settings = ""
+                server.lease.session_state.cleaned()
             server.cleaned(now)
+
+    def _reset_statement(self) -> str:
+        """Make the statement that cleans the session; empty: it needs none."""
+        server = self._server
+        route, left = server.pool.route, server.lease.session_state.left
+        if route.reset_policy is ResetPolicy.ALWAYS:
+            return route.reset_statement
+        if route.reset_policy is ResetPolicy.NEVER or not left:
+            return ""
+        return KEEPING_PLANS + ("; DEALLOCATE ALL" if left & evidence.PREPARED else "")
 
     def canceled(self, now: float) -> None:
         """A cancel request ended.  If what it was meant for still runs, it came too early: another one follows."""
@@ -100,4 +116,6 @@ class Cleaning:
             return "its client left in the middle of a COPY"
         if owed.open_batch:
             return "its client left without the Sync that ends its requests"
-        return owed.doubt
+        if self._server.lease.session_state.left & evidence.LOADED:
+            return "a library was loaded into it, which nothing undoes"
+        return owed.doubt or self._server.tainted

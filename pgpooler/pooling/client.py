@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError
+from pgpooler.pooling import timeouts
+from pgpooler.pooling.evidence import LONGEST_READ
 from pgpooler.pooling.login import ClientLogin
 from pgpooler.pooling.port import Port, Session
+from pgpooler.pooling.session_state import PASS, WAIT
 from pgpooler.pooling.states import ClientState, ServerState
-from pgpooler.pooling.traffic import REQUESTS, VOID, check_request, drop_request
+from pgpooler.pooling.traffic import REQUESTS, TEXTS, VOID, check_request, drop_request
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.framer import EMPTY, Framer
 
@@ -29,6 +32,7 @@ CANCELED = messages.error_response(
 
 
 STARTUP, AUTHENTICATION, COMPUTING, WAITING, ACTIVE, CANCELING, CLOSED, IDLE = ClientState
+IN_USE_BY_US = (ServerState.REFUSING, ServerState.ASKING)  # the client's server runs a statement of our own
 
 
 class ClientSession(Session):
@@ -44,7 +48,9 @@ class ClientSession(Session):
         "leaving",
         "login",
         "mode",
+        "named",
         "number",
+        "offence",
         "pool",
         "port",
         "process_id",
@@ -71,12 +77,14 @@ class ClientSession(Session):
         self.cancel_key = b""
         self.connected_at = now
         self.counted = False  # against max_client_conn
+        self.named = False  # counted for its user and its database
         self.last_traffic = now
         self.settings = ""  # the statement that sets its startup parameters; empty: it has none
         self.mode = PoolMode.SESSION
         self.welcomed = False  # it has been told that it may begin
         self.held = False  # in statement mode its next request waits for the ReadyForQuery of this one
-        self.leaving = False  # it said Terminate: once it has got its replies it is done
+        self.leaving = False  # it said Terminate, or something illegal: once it has got its replies it is done
+        self.offence: PeerError | None = None  # what it is told then
         port.session = self
 
     def __repr__(self) -> str:
@@ -106,7 +114,11 @@ class ClientSession(Session):
                 self._forward(now)
                 self.settle(now)
         except PeerError as error:
-            self.refuse(error, now)
+            if self.state == ACTIVE and self.server is not None and self.server.owed.complete:
+                self.leaving, self.offence = True, error  # as PostgreSQL does it has done first what came first
+                self.port.pause()
+            else:
+                self.refuse(error, now)
 
     def _wake(self, now: float) -> None:
         """Ask for a server connection when a request begins.  What means nothing to an idle server is dropped."""
@@ -121,7 +133,9 @@ class ClientSession(Session):
             framer.passed()
         if not kind:
             return
-        check_request(kind, self.framer.length)
+        check_request(kind, framer.length)
+        if kind in TEXTS and framer.length <= LONGEST_READ and not framer.head(framer.length):
+            return  # a short text is looked at whole, and half of it needs no server
         if kind == codes.TERMINATE:
             self.depart(now)
         elif self.pool is not None and not self.pool.retired:
@@ -138,6 +152,8 @@ class ClientSession(Session):
         server = self.server
         if server is None or self.leaving:
             return
+        if not server.owed.requests:
+            server.lease.begin_request(now)
         try:
             while True:
                 kind = framer.run(REQUESTS)
@@ -146,14 +162,17 @@ class ClientSession(Session):
                     break
                 if kind == codes.TERMINATE:
                     break
-                check_request(kind, self.framer.length)
+                check_request(kind, framer.length)
+                fate = self._observe(kind, server) if server.lease.session_state.observed else PASS
+                if fate == WAIT:
+                    break
                 server.owed.sent(kind)
-                framer.pass_on()
+                if fate == PASS:
+                    framer.pass_on()
+                else:
+                    self._replace(kind, server)
         finally:
-            if framer.position > framer.mark:
-                if not server.forward(framer.buffer, framer.mark, framer.position):
-                    self.port.pause()
-                framer.passed()
+            self._send_run(server)
         if kind == codes.TERMINATE:
             check_request(kind, self.framer.length)
             if server.owed.complete:
@@ -161,18 +180,48 @@ class ClientSession(Session):
             else:
                 self.depart(now)
 
-    def _must_wait(self, kind: int, server: ServerSession) -> bool:
-        """In statement mode at most one ReadyForQuery is owed: hold what follows until it is here.
+    def _send_run(self, server: ServerSession) -> None:
+        """Send the server what the framer has passed over."""
+        framer = self.framer
+        if framer.position > framer.mark:
+            if not server.forward(framer.buffer, framer.mark, framer.position):
+                self.port.pause()
+            framer.passed()
 
-        What is sent into an open COPY is for the server to judge: held back, it would wait for the end of the COPY.
-        """
-        if self.mode is not PoolMode.STATEMENT or kind in VOID or server.owed.copy_in:
-            return False
-        if server.owed.ready_due or server.state == ServerState.REFUSING:
-            self.held = True
+    def _observe(self, kind: int, server: ServerSession) -> int:
+        """Look at what a request may leave in the session; return what becomes of it."""
+        if kind in TEXTS:
+            return server.lease.session_state.look(self.framer, kind)
+        server.lease.session_state.look_at_request(kind)
+        return PASS
+
+    def _replace(self, kind: int, server: ServerSession) -> None:
+        """Send something that the server refuses instead of a request that is not to run."""
+        self._send_run(server)
+        if not server.port.write_all(server.lease.session_state.refusal(self.framer, kind)):
             self.port.pause()
-            return True
-        return False
+        self.framer.drop()
+
+    def _must_wait(self, kind: int, server: ServerSession) -> bool:
+        """Hold a request back while the server does something of ours, or is being told to give a query up.
+
+        In statement mode at most one ReadyForQuery is owed: what follows waits until it is here.  What is sent into an
+        open COPY is for the server to judge: held back, it would wait for the end of the COPY.
+        """
+        if server.state in IN_USE_BY_US:
+            pass
+        elif (
+            kind in VOID
+            or server.owed.copy_in
+            or (
+                not (server.lease.overdue and kind != codes.SYNC)
+                and not (self.mode is PoolMode.STATEMENT and server.owed.ready_due)
+            )
+        ):
+            return False
+        self.held = True
+        self.port.pause()
+        return True
 
     def settle(self, now: float) -> None:
         """Nothing may be owed any more: give the server connection back, if the pool mode says so, or leave."""
@@ -185,13 +234,26 @@ class ClientSession(Session):
             return
         elif server.state == ServerState.REFUSING:
             server.roll_back()
-        elif self.mode is not PoolMode.SESSION and server.releasable:
+        elif self.mode is PoolMode.SESSION or server.state != ServerState.ACTIVE or not server.releasable:
+            return
+        elif server.lease.session_state.unknown:
+            server.ask_for_session_state(now)
+        elif server.lease.session_state.pins:
+            self.release_hold(now)
+        else:
             self.state = IDLE
             self.server = None
             self.last_traffic = now
             self.port.resume()  # the server may have answered before it has read everything
             server.release(now, in_part=False, abrupt=False)
             self.release_hold(now)
+
+    def kept(self, error: PeerError | None, now: float) -> None:
+        """The server has said what is in its session: the lease goes on, or ends, or may not go on (`error`)."""
+        if error is not None:
+            self.refuse(error, now)
+        else:
+            self.settle(now)
 
     def release_hold(self, now: float) -> None:
         """Go on with what was held back."""
@@ -200,8 +262,11 @@ class ClientSession(Session):
             self.resume(now)
 
     def depart(self, now: float) -> None:
-        """The client said Terminate, and has got the replies to everything that it had asked before."""
-        self.close("client disconnected", now)
+        """The client said its last, and has got the replies to everything that it had asked before."""
+        if self.offence is not None:
+            self.refuse(self.offence, now)
+        else:
+            self.close("client disconnected", now)
 
     def join_pool(self, now: float) -> None:
         """Belong to the pool that the rules name now, and wait for a server connection unless none is needed yet.
@@ -213,10 +278,9 @@ class ClientSession(Session):
         try:
             left, self.pool = self.pool, None
             if left is not None:
-                left.clients -= 1
-                self.service.pools.forget_unused(left, now)
-            pool = self.pool = self.service.pool_for(self.startup)
-            pool.clients += 1
+                left.exit(now)
+            pool = self.pool = self.service.pool_for(self, self.startup)
+            pool.enter(now)
             self.mode = pool.route.pool_mode
             needs_server = self.welcomed or self.mode is PoolMode.SESSION or pool.failure is not None
             known = None if needs_server else pool.known.get(self.settings)
@@ -317,39 +381,13 @@ class ClientSession(Session):
             self.server.port.resume()
 
     def tick(self, now: float) -> float:
-        """Lose patience with a login, or with a client that has nothing to say."""
-        if self.state in (STARTUP, AUTHENTICATION, COMPUTING, CANCELING):
-            timeout = self.service.configuration.timeouts.client_login_timeout or 0.0
-            if not timeout:
-                return 0.0
-            if now >= self.connected_at + timeout:
-                message = f"terminating connection: the login took longer than {timeout:g} s (client_login_timeout)"
-                self.refuse(PeerError(message, sqlstate="08006"), now)
-                return 0.0
-            return self.connected_at + timeout
-        if self.welcomed and self.pool is not None:
-            return self._idle_look(self.pool.route.session_idle_timeout, now)
-        return 0.0
+        """Lose patience with a login, a query, a transaction, or a client that has nothing to say."""
+        return timeouts.look(self, now)
 
-    def _idle_look(self, timeout: float, now: float) -> float:
-        if not timeout:
-            return 0.0
-        server = self.server
-        quiet_since, busy = self.last_traffic, self.state == WAITING
-        if server is not None:
-            quiet_since = max(quiet_since, server.last_traffic)
-            waits_for_client = self.framer.passing > 0 or server.owed.copy_in  # half a Bind holds a server too
-            busy = busy or (bool(server.owed.requests) and not waits_for_client)
-        if busy or now < quiet_since + timeout:
-            return max(quiet_since + timeout, now + 0.1)
-        message = f"terminating connection due to idle-session timeout ({timeout:g} s, session_idle_timeout)"
-        self.refuse(PeerError(message, sqlstate="57P05"), now)
-        return 0.0
-
-    def refuse(self, error: PeerError, now: float) -> None:
+    def refuse(self, error: PeerError, now: float, *, abrupt: bool = False) -> None:
         """End the connection with an error that the client is told, as FATAL."""
-        last_words = b"" if self.server is not None and self.server.mid_message else fatal(error)
-        self.close(f"{error.sqlstate} {error.message}", now, last_words=last_words)
+        last_words = b"" if self.server is not None and self.server.last_word_said else fatal(error)
+        self.close(f"{error.sqlstate} {error.message}", now, last_words=last_words, abrupt=abrupt)
 
     def server_lost(self, error: PeerError | None, now: float) -> None:
         """The server connection ended.  No error: the client has been told, or can be told nothing inside a message."""
@@ -359,7 +397,7 @@ class ClientSession(Session):
     def close(self, reason: str, now: float, *, last_words: bytes = b"", abrupt: bool = False) -> None:
         """End the connection: tell the client, the server and the pool.  The only way out.
 
-        `abrupt`: the client left without Terminate, what it had running is canceled.
+        `abrupt`: the client left without Terminate, or has to go: what it had running is canceled.
         """
         if self.state == CLOSED:
             return

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import Backend
 from pgpooler.config.routing import Route
-from pgpooler.errors import PeerError, ServerUnavailable, TooManyConnections
+from pgpooler.errors import CannotConnectNow, PeerError, ServerUnavailable, TooManyConnections
+from pgpooler.pooling import timeouts
+from pgpooler.pooling.backend_use import BackendUse
 
 if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 FIRST_RETRY = 0.1  # seconds until the next attempt after a failed one; doubles each time
 LAST_RETRY = 5.0
-FAIRNESS_DELAY = 0.1  # seconds a waiter waits before a busy connection of another pool makes room for it
 REMEMBERED_SETTINGS = 1000  # what clients are told at login is remembered for so many different settings
 PROBE_AFTER = 60.0  # seconds without traffic after which an idle connection is asked for a sign of life
 
@@ -40,46 +40,6 @@ class PoolKey:
     user: str
 
 
-class BackendUse:
-    """How many server connections all pools of one backend have, and the cap over them (0: none)."""
-
-    __slots__ = ("backend", "last_transfer", "pools", "used")
-
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.pools: list[Pool] = []
-        self.used = 0
-        self.last_transfer = float("-inf")
-
-    @property
-    def full(self) -> bool:
-        """Another connection would exceed the cap."""
-        return 0 < self.backend.pool_size <= self.used
-
-    def make_room(self, wanting: Pool, now: float) -> bool:
-        """Close the connection that has been idle longest in another pool; return whether there was one."""
-        idle = [pool.idle[0] for pool in self.pools if pool.idle and pool is not wanting]
-        if not idle:
-            return False
-        oldest = min(idle, key=lambda server: server.idle_since)
-        oldest.close("makes room for another pool of the backend", now, share=False)  # the room is the asking pool's
-        return True
-
-    def oldest_waiting(self, now: float, other_than: Pool) -> Pool | None:
-        """Return the pool whose first waiter has waited longest and that may open a connection if there is room."""
-        waiting = [
-            pool
-            for pool in self.pools
-            if pool.waiters and pool is not other_than and not pool.full and now >= pool.retry_at
-        ]
-        return min(waiting, key=lambda pool: pool.first_wait, default=None)
-
-    def share(self, now: float) -> None:
-        """Give room that came free to the pools that wait for it, the longest waiting first."""
-        for pool in sorted((pool for pool in self.pools if pool.waiters), key=lambda pool: pool.first_wait):
-            pool.grow(now)
-
-
 class Pool:
     """The connections and the waiters of one pool key."""
 
@@ -87,7 +47,7 @@ class Pool:
         self.service = service
         self.number = number
         self.key = key
-        self.route = route
+        self.use_route(route)
         self.use = use
         self.idle: list[ServerSession] = []
         self.busy: set[ServerSession] = set()
@@ -99,7 +59,10 @@ class Pool:
         self.retry_at = 0.0
         self.known: dict[str, dict[str, str]] = {}  # what a client with these settings is told at login
         self.returned: deque[tuple[ServerSession, bool]] = deque()  # clean, to be handed on one after the other
+        self.pinned: set[ServerSession] = set()  # those of `busy` that outlast their transaction, or may
+        self.reserve_open = False  # somebody has waited reserve_pool_timeout
         self.retired = False  # no longer in the configuration: connections are closed as they come back
+        self.paused = False  # by the operator: everybody waits, connections are closed as they come back
         self.due = 0.0
         use.pools.append(self)
 
@@ -120,16 +83,47 @@ class Pool:
         return len(self.idle) + len(self.busy) + self.opening
 
     @property
+    def limit(self) -> int:
+        """Most connections of the pool by its own settings, the reserve included; 0: any number."""
+        return self.route.pool_size and self.route.pool_size + self.route.reserve_pool_size
+
+    @property
     def full(self) -> bool:
         """Another connection would exceed the pool's own limit."""
-        return 0 < self.route.pool_size <= self.size
+        return 0 < (self.limit if self.reserve_open else self.route.pool_size) <= self.size
+
+    @property
+    def may_open(self) -> bool:
+        """The pool itself has no reason not to open another connection."""
+        return not self.full and not self.retired and not self.paused
+
+    @property
+    def minimum(self) -> int:
+        """How many connections are kept while the pool has clients."""
+        return self.route.min_pool_size if self.clients else 0
 
     @property
     def first_wait(self) -> float:
         """Since when the first waiter waits."""
         return next(iter(self.waiters.values()))
 
+    def use_route(self, route: Route) -> None:
+        """Go by these settings from now on."""
+        self.route = route
+        self.patience = timeouts.shortest(route)  # seconds after which a lease must be looked at; 0: never
+
     # -- clients -------------------------------------------------------------------------------------------------------
+
+    def enter(self, now: float) -> None:
+        """One more client belongs to the pool."""
+        self.clients += 1
+        self.grow(now)
+
+    def exit(self, now: float) -> None:
+        """One client less belongs to the pool."""
+        self.clients -= 1
+        self._look_again(now)
+        self.service.pools.forget_unused(self, now)
 
     def checkout(self, client: ClientSession, now: float) -> None:
         """Lease a connection to the client now, or let it wait.
@@ -164,17 +158,19 @@ class Pool:
 
     def _lease(self, server: ServerSession, client: ClientSession, now: float) -> None:
         self.busy.add(server)
-        server.lease(client, now)
+        server.lend(client, now)
 
     # -- server connections --------------------------------------------------------------------------------------------
 
     def grow(self, now: float) -> None:
-        """Open connections for waiters, as far as the limits and the pause after a failure allow."""
-        while len(self.waiters) > self.opening and not self.full and not self.retired:
+        """Open connections for waiters and up to min_pool_size, as the limits and the pause after a failure allow."""
+        while (wanted := len(self.waiters) > self.opening) or self.size < self.minimum:
+            if not self.may_open:
+                return
             if now < self.retry_at:
                 self.service.deadlines.at(self.retry_at, self)
                 return
-            if self.use.full and not self.use.make_room(self, now):
+            if self.use.full and not (wanted and self.use.make_room(self, now)):
                 return
             self.opening += 1
             self.use.used += 1
@@ -189,7 +185,8 @@ class Pool:
         self.failure = None
         self.failures = 0
         self.retry_at = 0.0
-        self.known = {"": dict(server.parameters)}
+        if self.known.get("") != server.parameters:  # another server, or the same with another configuration
+            self.known = {"": dict(server.parameters)}
         self.opening -= 1
         self.busy.add(server)
         self.checkin(server, now)
@@ -207,6 +204,7 @@ class Pool:
                 client, _ = self.waiters.popitem(last=False)
                 client.refuse(error, now)
         self.use.share(now)
+        self._look_again(now)
         self.service.pools.forget_unused(self, now)
 
     def checkin(self, server: ServerSession, now: float, *, probed: bool = False) -> None:
@@ -232,12 +230,13 @@ class Pool:
             self.busy.add(server)
             server.close(reason, now)
             return
-        if self._owes_fairness(server, now):
+        if self.use.takes(server, now):
             return
         if self.waiters:
             client, _ = self.waiters.popitem(last=False)
             self._lease(server, client, now)
             return
+        self.reserve_open = False
         if probed:
             self.idle.insert(0, server)
         else:
@@ -249,26 +248,17 @@ class Pool:
     def _no_place_for(self, server: ServerSession, now: float) -> str:
         """Say why a connection that comes back is to be closed; empty: it stays."""
         cap = self.use.backend.pool_size
+        if not server.releasable or server.tainted:
+            return server.owed.doubt or server.tainted or "the server is not idle"
         if self.retired:
             return "no longer configured"
         if server.expired(now):
             return "server_lifetime is over"
-        if 0 < self.route.pool_size <= self.size or 0 < cap < self.use.used:
+        if self.paused:
+            return "the pool is paused"
+        if 0 < self.limit <= self.size or 0 < cap < self.use.used:
             return "the limits were lowered"
         return ""
-
-    def _owes_fairness(self, server: ServerSession, now: float) -> bool:
-        """Give the connection up for another pool whose waiter waits too long; at most once per FAIRNESS_DELAY."""
-        use = self.use
-        other = use.oldest_waiting(now, self) if self.waiters and use.full else None
-        if other is None or now - other.first_wait < FAIRNESS_DELAY or now - use.last_transfer < FAIRNESS_DELAY:
-            return False
-        use.last_transfer = now
-        self.busy.add(server)
-        server.close("makes room for another pool of the backend", now, share=False)
-        other.grow(now)
-        self.grow(now)
-        return True
 
     def closed(self, server: ServerSession, now: float, share: bool = True) -> None:
         """The connection's socket is closed: its place is free."""
@@ -279,13 +269,27 @@ class Pool:
         self.use.used -= 1
         if share:
             self.use.share(now)
+        if self.size < self.minimum:  # not at once: a server that ends every connection would be asked without end
+            self.service.deadlines.at(now + FIRST_RETRY, self)
         self.service.pools.forget_unused(self, now)
 
     def trim(self, now: float) -> None:
         """Close idle connections that have no place any more after a change of limits; let the others be looked at."""
         cap = self.use.backend.pool_size
-        while self.idle and (self.retired or 0 < self.route.pool_size < self.size or 0 < cap < self.use.used):
+        while self.idle and (self.retired or 0 < self.limit < self.size or 0 < cap < self.use.used):
             self.idle[0].close("the configuration changed", now)
+        self._look_again(now)
+
+    def pause(self, now: float) -> None:
+        """Lease nothing any more: idle connections are closed now, the others as they come back, clients wait."""
+        self.paused = True
+        while self.idle:
+            self.idle[0].close("the pool is paused", now)
+
+    def resume(self, now: float) -> None:
+        """Serve those who wait, and go on."""
+        self.paused = False
+        self.grow(now)
         self._look_again(now)
 
     # -- time ----------------------------------------------------------------------------------------------------------
@@ -293,11 +297,13 @@ class Pool:
     def tick(self, now: float) -> float:
         """Time out waiters, close connections idle too long, probe quiet ones; return when to look next."""
         wait, limit = self.route.query_wait_timeout, self.route.server_idle_timeout
+        self.reserve_open = self.reserve_open or 0 < self._reserve_due() <= now
         while wait and self.waiters and now >= self.first_wait + wait:
             client, _ = self.waiters.popitem(last=False)
             client.refuse(self._waited_too_long(), now)
         for server in [server for server in self.idle if limit and now >= server.idle_since + limit]:
-            server.close("server_idle_timeout", now)
+            if self.size > self.minimum:
+                server.close("server_idle_timeout", now)
         for server in [server for server in self.idle if server.expired(now)]:
             server.close("server_lifetime is over", now)
         for server in [server for server in self.idle if now >= server.last_traffic + PROBE_AFTER]:
@@ -311,20 +317,32 @@ class Pool:
     def _next_look(self, now: float) -> float:
         route = self.route
         times = [server.last_traffic + PROBE_AFTER for server in self.idle]
-        if route.server_idle_timeout:
+        if route.server_idle_timeout and self.size > self.minimum:
             times += [server.idle_since + route.server_idle_timeout for server in self.idle]
         times += [server.expires_at for server in self.idle if server.expires_at]
         if self.waiters and route.query_wait_timeout:
             times.append(self.first_wait + route.query_wait_timeout)
         if self.retry_at > now:
             times.append(self.retry_at)
+        if not self.reserve_open and (due := self._reserve_due()):
+            times.append(due)
         return min(times, default=0.0)
+
+    def _reserve_due(self) -> float:
+        """When the reserve is opened for the first waiter; 0: there is no reserve, or nobody waits."""
+        route = self.route
+        usable = route.reserve_pool_size and route.reserve_pool_timeout and self.waiters
+        return self.first_wait + route.reserve_pool_timeout if usable else 0.0
 
     def _look_again(self, now: float) -> None:
         self.service.deadlines.at(self._next_look(now), self)
 
     def _waited_too_long(self) -> PeerError:
         timeout = self.route.query_wait_timeout
+        if self.paused:
+            return CannotConnectNow(
+                f"pool {self.name} is paused, and was not resumed within {timeout:g} s (query_wait_timeout)"
+            )
         if self.failure is not None and not self.busy:
             return ServerUnavailable(
                 f"no server connection could be opened within {timeout:g} s (query_wait_timeout)",
@@ -333,7 +351,7 @@ class Pool:
             )
         return TooManyConnections(
             f"no server connection of pool {self.name} became free within {timeout:g} s (query_wait_timeout)",
-            detail=f"{len(self.busy)} are in use, pool_size is {self.route.pool_size}, "
+            detail=f"{len(self.busy)} are in use ({len(self.pinned)} pinned), pool_size is {self.route.pool_size}, "
             f"backend {self.key.backend} allows {self.use.backend.pool_size or 'any number'}.",
             hint="Raise pool_size or query_wait_timeout, or use fewer connections at a time.",
         )
@@ -354,4 +372,10 @@ class Pool:
             "in_use": len(self.busy),
             "opening": self.opening,
             "waiting": len(self.waiters),
+            "pinned": [
+                {"server": server.number, "client": server.client.number, "reason": server.lease.session_state.reason}
+                for server in sorted(self.pinned, key=lambda server: server.number)
+                if server.client is not None and server.lease.session_state.pins
+            ],
+            "paused": self.paused,
         }

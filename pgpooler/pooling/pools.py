@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pgpooler.config.model import Backend
 from pgpooler.config.routing import Route
-from pgpooler.pooling.pool import BackendUse, Pool, PoolKey
+from pgpooler.pooling.backend_use import BackendUse
+from pgpooler.pooling.pool import Pool, PoolKey
 
 if TYPE_CHECKING:
     from pgpooler.pooling.service import Service
@@ -21,6 +22,7 @@ class Pools:
         self._pools: dict[PoolKey, Pool] = {}
         self._uses = {backend.name: BackendUse(backend) for backend in service.configuration.backends}
         self._number = 0
+        self.paused = False  # pools that are made later are paused too
 
     def __iter__(self) -> Iterator[Pool]:
         return iter(list(self._pools.values()))
@@ -35,6 +37,7 @@ class Pools:
         if pool is None:
             self._number += 1
             pool = self._pools[key] = Pool(self._service, self._number, key, route, self._uses[key.backend])
+            pool.paused = self.paused
         return pool
 
     def forget_unused(self, pool: Pool, now: float) -> None:
@@ -70,10 +73,25 @@ class Pools:
             if route is None or route.backend.name != pool.key.backend or pool.use is not uses[pool.key.backend]:
                 self._retire(pool, now)
             else:
-                pool.route = route
+                pool.use_route(route)
             pool.trim(now)
         for use in uses.values():
             use.share(now)
+        for pool in self:
+            pool.grow(now)
+
+    def pause(self, now: float) -> int:
+        """Pause every pool; return how many server connections are still in use."""
+        self.paused = True
+        for pool in self:
+            pool.pause(now)
+        return sum(len(pool.busy) + pool.opening for pool in self)
+
+    def resume(self, now: float) -> None:
+        """Let every pool go on."""
+        self.paused = False
+        for pool in self:
+            pool.resume(now)
 
     def _retire(self, pool: Pool, now: float) -> None:
         """Give no connection of this pool to anybody any more; who waits here waits where the new rules say."""

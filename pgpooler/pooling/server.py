@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
-from pgpooler.pooling.blocks import BlockGuard
 from pgpooler.pooling.cleaning import CLEANING_TIMEOUT, Cleaning
+from pgpooler.pooling.lease import Lease
 from pgpooler.pooling.owed import Owed
 from pgpooler.pooling.port import Port, Session
 from pgpooler.pooling.server_login import ServerLogin
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import (
     REPLIES,
-    REPLIES_BY_STATEMENT,
+    REPLIES_AND_ROWS,
     SEVERITY_WITHIN,
     TAKEN_LIMIT,
     is_last_error,
@@ -33,15 +32,15 @@ if TYPE_CHECKING:
 STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parameters do not get set is closed
 PROBE_TIMEOUT = 10.0
 
-LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED, REFUSING = ServerState
+LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED, REFUSING, ASKING = ServerState
 
 
 class ServerSession(Session):
     """One connection to PostgreSQL."""
 
     __slots__ = (
+        "answer",
         "asked",
-        "blocks",
         "cancel_key",
         "cancels",
         "cleaning",
@@ -52,6 +51,7 @@ class ServerSession(Session):
         "framer",
         "idle_since",
         "last_traffic",
+        "lease",
         "login",
         "number",
         "owed",
@@ -63,6 +63,7 @@ class ServerSession(Session):
         "settings",
         "state",
         "status",
+        "tainted",
         "until",
     )
 
@@ -84,8 +85,10 @@ class ServerSession(Session):
         self.cancel_key = b""
         self.cancels = 0  # cancel requests on their way whose end is not known yet
         self.cleaning: Cleaning | None = None
-        self.blocks: BlockGuard | None = None  # in statement mode
+        self.lease = Lease(self)
         self.asked = ""  # the statement of our own that the server is running
+        self.answer = b""  # the row it answered with
+        self.tainted = ""  # why nobody may use the connection after its client
         self.error: PeerError | None = None  # the last one that no client was told
         self.farewell = False  # the server has said why it will close the connection
         self.expires_at = expires_at
@@ -101,6 +104,11 @@ class ServerSession(Session):
     def mid_message(self) -> bool:
         """A message has been passed on to the client in part."""
         return self.framer.passing > 0
+
+    @property
+    def last_word_said(self) -> bool:
+        """The client can be told nothing more: it is inside a message, or has the server's last error."""
+        return self.mid_message or (self.farewell and self.state == ACTIVE)
 
     def expired(self, now: float) -> bool:
         """The connection is older than server_lifetime."""
@@ -132,10 +140,10 @@ class ServerSession(Session):
 
     # -- lease ---------------------------------------------------------------------------------------------------------
 
-    def lease(self, client: ClientSession, now: float) -> None:
+    def lend(self, client: ClientSession, now: float) -> None:
         """Belong to this client from now on: first with its parameters set, then its bytes are relayed."""
         self.client = client
-        self.blocks = BlockGuard(self, client) if client.mode is PoolMode.STATEMENT else None
+        self.lease.begin(client)
         client.server = self
         if self.settings == client.settings:
             self.state = ACTIVE
@@ -149,7 +157,7 @@ class ServerSession(Session):
 
     @property
     def releasable(self) -> bool:
-        """Nothing is owed or half asked, and no transaction is open: another client may have the connection."""
+        """Nothing is owed or half asked, and no transaction is open: the lease may end."""
         return self.status == codes.IDLE and self.owed.nothing and not self.framer.passing
 
     def _patience(self, seconds: float, now: float) -> None:
@@ -163,7 +171,7 @@ class ServerSession(Session):
     def release(self, now: float, *, in_part: bool, abrupt: bool) -> None:
         """The client is gone.  `in_part`: it left in the middle of a message; `abrupt`: without Terminate."""
         self.client = None
-        self.blocks = None
+        self.lease.end()
         self.state = CLEANING
         self._patience(CLEANING_TIMEOUT, now)
         self.port.resume()
@@ -201,8 +209,8 @@ class ServerSession(Session):
     def _receive(self, now: float) -> None:
         while True:
             state = self.state
-            if state == ACTIVE:
-                self._relay(now)
+            if state == ACTIVE and self.client is not None:
+                self.lease.relay(self.client, now)
             elif state == LOGIN:
                 if self.login is not None:
                     self.login.work(self, now)
@@ -210,37 +218,6 @@ class ServerSession(Session):
                 self._absorb(now)
             if self.state == state or self.state == CLOSED:
                 return
-
-    def _relay(self, now: float) -> None:
-        """Pass everything on to the client, noting what the rules of release need."""
-        framer = self.framer
-        while True:
-            kind = framer.run(REPLIES if self.blocks is None else REPLIES_BY_STATEMENT)
-            if not kind or not self._note(kind):
-                break
-            if self.blocks is None or not self.blocks.takes(kind, now):
-                framer.pass_on()
-            if kind == codes.READY_FOR_QUERY and self.client is not None and not self.owed.requests:
-                self.pass_on_run()
-                self.client.settle(now)  # what follows is not for a client whose lease is over
-            if self.state != ACTIVE:
-                return
-        self.pass_on_run()
-        client = self.client
-        if client is not None:
-            client.settle(now)
-            if client.held and (self.owed.copy_in or not self.owed.ready_due):
-                client.release_hold(now)
-
-    def pass_on_run(self) -> None:
-        """Send the client what the framer has passed over."""
-        framer = self.framer
-        if framer.position > framer.mark and self.client is not None:
-            if self.blocks is not None:
-                self.blocks.let_go()
-            if not self.client.port.write(framer.buffer, framer.mark, framer.position):
-                self.port.pause()
-            framer.passed()
 
     def refuse_block(self, now: float) -> None:
         """Roll back what the client left open, once the client is not in the middle of a message."""
@@ -253,17 +230,25 @@ class ServerSession(Session):
         """Roll back what is refused.  The client is not in the middle of a message."""
         self.ask("ROLLBACK")
 
+    def ask_for_session_state(self, now: float) -> None:
+        """Ask the server what the client has left in the session; the lease goes on, or ends, when it has answered."""
+        self.state = ASKING
+        self.answer = b""
+        self._patience(STARTING_TIMEOUT, now)
+        self.ask(self.lease.session_state.question())
+
     def _absorb(self, now: float) -> None:
         """Drop everything: it is meant for us, or for a client that is gone."""
         framer = self.framer
         state = self.state
+        watched = REPLIES_AND_ROWS if state == ASKING else REPLIES
         while self.state == state:
-            kind = framer.run(REPLIES)
+            kind = framer.run(watched)
             if kind == codes.ERROR_RESPONSE:
                 if not framer.take(TAKEN_LIMIT):
                     break
                 self.error = messages.read_error(framer.body())
-            if not kind or not self._note(kind):
+            if not kind or not self.note(kind):
                 break
             framer.pass_on()
             framer.passed()
@@ -276,9 +261,11 @@ class ServerSession(Session):
             elif state == IDLE and self.farewell:
                 # Only here: a session that was in use holds its locks until the server has closed the socket.
                 self.close(f"the server ends the connection ({self.error.message if self.error else ''})", now)
+            elif state == IDLE and not self.releasable:
+                self.close(f"the server began something that nobody asked for ({self.owed.doubt})", now)
         framer.passed()
 
-    def _note(self, kind: int) -> bool:
+    def note(self, kind: int) -> bool:
         """Note a watched message; False when it has not arrived whole."""
         framer = self.framer
         if kind == codes.READY_FOR_QUERY:
@@ -299,6 +286,10 @@ class ServerSession(Session):
             self.owed.error()
         elif kind == codes.COMMAND_COMPLETE:
             return framer.take(TAKEN_LIMIT)
+        elif kind == codes.DATA_ROW and self.state == ASKING:
+            if not framer.take(TAKEN_LIMIT):
+                return False
+            self.answer = framer.body()
         elif kind == codes.COPY_IN_RESPONSE:
             self.owed.copy_in_response()
         elif kind == codes.COPY_BOTH_RESPONSE:
@@ -318,33 +309,36 @@ class ServerSession(Session):
 
     def _ready(self, now: float) -> None:
         """The server is ready while we, not a client, read its replies."""
-        error = self.error if self.asked else None
         if self.owed.requests:
             return
-        if self.state == STARTING and self.client is not None:
-            self.asked = ""
-            if error is None:
-                self.state = ACTIVE
-                self.until = 0.0
-                self.settings = self.client.settings
-                self.client.granted(now)
-            else:
-                self.client.refuse(error, now)
-        elif self.state == REFUSING and self.blocks is not None and error is None:
-            self.asked = ""
-            self.state = ACTIVE
-            self.until = 0.0
-            self.blocks.rolled_back(now)
+        asked, self.asked = self.asked, ""
+        error = self.error if asked else None
+        client = self.client
+        if self.state == STARTING and client is not None and error is not None:
+            client.refuse(error, now)
+        elif self.state == ASKING and client is not None:
+            self._go_on()
+            client.kept(self.lease.session_state.answer(b"" if error else self.answer), now)
         elif error is not None:
-            self.close(f"{self.asked or 'the probe'} failed: {error.message}", now)
+            self.close(f"{asked} failed: {error.message}", now)
+        elif self.state == STARTING and client is not None:
+            self._go_on()
+            self.settings = client.settings
+            client.granted(now)
+        elif self.state == REFUSING:
+            self._go_on()
+            self.lease.rolled_back(now)
         elif self.state == PROBING:
-            self.asked = ""
             self.state = IDLE
             self.until = 0.0
             self.pool.checkin(self, now, probed=True)
         elif self.cleaning is not None:
-            self.asked = ""
             self.cleaning.proceed(now)
+
+    def _go_on(self) -> None:
+        """The client reads again what the server says."""
+        self.state = ACTIVE
+        self.until = 0.0
 
     def probe(self, now: float) -> None:
         """Ask for a sign of life."""
@@ -363,9 +357,11 @@ class ServerSession(Session):
         """A cancel request ended; unless in an orderly way, it may still hit what runs next here."""
         self.cancels -= 1
         if not settled:
-            self.owed.doubt = "a cancel request for it ended in an unknown way"
+            self.tainted = "a cancel request for it ended in an unknown way"
         if self.cleaning is not None:
             self.cleaning.canceled(now)
+        else:
+            self.lease.canceled(now)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -406,12 +402,14 @@ class ServerSession(Session):
         """End the connection: tell the server, the pool and the client.  The only way out."""
         if self.state == CLOSED:
             return
+        silent = self.last_word_said
         state, self.state = self.state, CLOSED
         client, self.client = self.client, None
         self.until = 0.0
         self.service.deadlines.forget(self)
         if state != ACTIVE and not self._doom() and not self.port.queue:
             self.port.write_all(messages.TERMINATE)
+        self.lease.end()
         self.cleaning = None  # a cancel request that ends later has nothing to follow it up
         self.port.close()
         self.service.server_closed(self, reason)
@@ -420,7 +418,6 @@ class ServerSession(Session):
         else:
             self.pool.closed(self, now, share)
         if client is not None:
-            silent = self.mid_message or (self.farewell and state == ACTIVE)
             client.server_lost(None if silent else self._lost(reason), now)
 
     def _lost(self, reason: str) -> PeerError:

@@ -6,7 +6,7 @@ There is one Service in a worker.  It is built by the composition root and chang
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from pgpooler.errors import CannotConnectNow, NoRoute, PeerError, TooManyConnect
 from pgpooler.pooling.access import Access
 from pgpooler.pooling.cancel import Cancels
 from pgpooler.pooling.client import ClientSession
+from pgpooler.pooling.evidence import Texts
 from pgpooler.pooling.pools import Pools
 from pgpooler.pooling.server import ServerSession
 from pgpooler.pooling.server_login import ServerLogin
@@ -44,9 +45,12 @@ class Service:
         self.router = Router(configuration)
         self.deadlines = deadlines
         self.cancels = Cancels()
+        self.texts = Texts()
         self.pools = Pools(self)
         self.clients: dict[int, ClientSession] = {}  # all connections from clients, by number
         self.admitted = 0  # those that count against max_client_conn
+        self.by_user: Counter[str] = Counter()  # those who may use a pool, for max_user_client_connections
+        self.by_database: Counter[str] = Counter()
         self.servers = 0  # server connections ever made
         self.draining = False
         self.scram_keys: OrderedDict[Derivation, ScramKeys] = OrderedDict()
@@ -75,15 +79,34 @@ class Service:
         self.admitted += 1
         client.counted = True
 
-    def pool_for(self, startup: StartupMessage) -> Pool:
-        """Return the pool that serves this client.  Raises NoRoute."""
+    def pool_for(self, client: ClientSession, startup: StartupMessage) -> Pool:
+        """Return the pool that serves this client.  Raises NoRoute, or TooManyConnections at its first time."""
         route = self.router.route(startup.user, startup.database)
         if route is None:
             raise NoRoute(
                 f'no route for user "{startup.user}" and database "{startup.database}"',
                 hint="Add a rule to the routing that matches them, or a default rule.",
             )
+        if not client.named:
+            self._count(startup, route)
+            client.named = True
         return self.pools.get(startup.user, startup.database, route)
+
+    def _count(self, startup: StartupMessage, route: Route) -> None:
+        """Count a client for its user and its database.  Raises TooManyConnections."""
+        for kind, name, count, setting in (
+            ("user", startup.user, self.by_user, "max_user_client_connections"),
+            ("database", startup.database, self.by_database, "max_db_client_connections"),
+        ):
+            limit = getattr(route, setting)
+            if 0 < limit <= count[name]:
+                raise TooManyConnections(
+                    f'too many connections for {kind} "{name}"',
+                    detail=f"{setting} is {limit}.",
+                    hint=f"Raise {setting}.",
+                )
+        self.by_user[startup.user] += 1
+        self.by_database[startup.database] += 1
 
     def client_closed(self, client: ClientSession, reason: str, now: float) -> None:
         """A client connection ended."""
@@ -92,9 +115,11 @@ class Service:
         startup = client.startup
         if client.counted:
             self.admitted -= 1
+        if client.named and startup is not None:
+            self.by_user -= Counter((startup.user,))
+            self.by_database -= Counter((startup.database,))
         if client.pool is not None:
-            client.pool.clients -= 1
-            self.pools.forget_unused(client.pool, now)
+            client.pool.exit(now)
         who = f" user={startup.user} database={startup.database}" if startup is not None else ""
         level = "info" if startup is not None else "debug"
         self.effects.log(level, client.number, f"closed:{who} client={client.port.peer} reason={reason}")
@@ -146,6 +171,14 @@ class Service:
             f"server connection {server.number} closed: user={key.user} database={key.database} "
             f"backend={key.backend} ({backend.host}:{backend.port}) process={server.process_id} reason={reason}",
         )
+
+    def pins_changed(self, server: ServerSession) -> None:
+        """Something else than before keeps a client's lease beyond its transaction."""
+        client = server.client
+        if client is not None:
+            reason = server.lease.session_state.reason
+            text = f"pinned to server connection {server.number} by {reason}" if reason else "no longer pinned"
+            self.effects.log("info", client.number, text)
 
     def derive(self, derivation: Derivation, done: Callable[[object, float], None], now: float) -> None:
         """Compute SCRAM keys elsewhere, or take those computed before; `done` gets them, or what went wrong."""

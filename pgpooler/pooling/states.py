@@ -14,8 +14,10 @@
     LOGIN            the login                                 IDLE, through the pool
     IDLE             nobody; changes of parameters are noted   STARTING, ACTIVE, PROBING
     STARTING         we: the client's parameters are being set ACTIVE, CLEANING
-    ACTIVE           the client                                CLEANING, REFUSING
+    ACTIVE           the client                                CLEANING, REFUSING, ASKING
     REFUSING         we: a transaction block is rolled back in statement mode
+                                                               ACTIVE, CLEANING
+    ASKING           we: the server is asked what the client has left in the session
                                                                ACTIVE, CLEANING
     CLEANING         we: owed replies are dropped, the transaction is rolled back, the session reset
                                                                IDLE, through the pool
@@ -53,3 +55,4 @@ class ServerState(IntEnum):
     PROBING = 5
     CLOSED = 6
     REFUSING = 7
+    ASKING = 8

@@ -13,6 +13,7 @@ EVERYTHING = bytes([1]) * 256
 # CopyData is the one type that needs no look; everything else is a request whose reply is owed, or an error.
 REQUESTS = watching(bytes(set(codes.FRONTEND_TYPES) - {codes.COPY_DATA}), unknown=codes.FRONTEND_TYPES)
 VOID = (codes.COPY_DONE, codes.COPY_FAIL, codes.FLUSH)  # mean nothing to a server that owes nothing
+TEXTS = (codes.QUERY, codes.PARSE)  # hold a statement's text
 ENDS = (codes.QUERY, codes.FUNCTION_CALL, codes.SYNC)  # a ReadyForQuery answers them
 SMALL = (*VOID, codes.CLOSE, codes.DESCRIBE, codes.EXECUTE, codes.SYNC, codes.TERMINATE)
 
@@ -26,7 +27,8 @@ _NOTED = (
     codes.COPY_BOTH_RESPONSE,
 )
 REPLIES = watching(bytes(_NOTED), unknown=codes.BACKEND_TYPES)
-REPLIES_BY_STATEMENT = watching(bytes((*_NOTED, codes.COMMAND_COMPLETE)), unknown=codes.BACKEND_TYPES)
+REPLIES_AND_TAGS = watching(bytes((*_NOTED, codes.COMMAND_COMPLETE)), unknown=codes.BACKEND_TYPES)
+REPLIES_AND_ROWS = watching(bytes((*_NOTED, codes.DATA_ROW)), unknown=codes.BACKEND_TYPES)
 TAKEN_LIMIT = 1 << 20  # bytes of a reply we must see whole; a server that needs more is not PostgreSQL
 SEVERITY_WITHIN = 64  # bytes of an ErrorResponse in which the untranslated severity stands
 LAST_SEVERITIES = (b"\0VFATAL\0", b"\0VPANIC\0")

@@ -19,6 +19,7 @@ START_TIMEOUT: Final = 30.0
 """Seconds a worker may take from its start to Ready."""
 
 RELOAD_TIMEOUT: Final = 30.0
+PAUSE_TIMEOUT: Final = 30.0
 """Seconds a worker may take to answer a reload."""
 
 DRAIN_GRACE: Final = 5.0
@@ -82,14 +83,22 @@ class WorkerProcess:
         """Its process id."""
         return self._process.pid
 
-    async def serve(self, configuration: Configuration, mock_secret: bytes) -> control.Ready:
-        """Let it serve; ControlError or TimeoutError when it cannot."""
-        start = control.Start(configuration=configuration, mock_secret=mock_secret)
+    async def serve(self, configuration: Configuration, mock_secret: bytes, *, paused: bool = False) -> control.Ready:
+        """Let it serve, or wait `paused`; ControlError or TimeoutError when it cannot."""
+        start = control.Start(configuration=configuration, mock_secret=mock_secret, paused=paused)
         return await self.channel.call(start, control.Ready, START_TIMEOUT)
 
     async def reload(self, configuration: Configuration) -> control.Reloaded:
         """Hand it another configuration; ControlError or TimeoutError when it cannot take it."""
         return await self.channel.call(control.Reload(configuration=configuration), control.Reloaded, RELOAD_TIMEOUT)
+
+    async def pause(self) -> control.Paused:
+        """Let it lease no server connection any more; ControlError or TimeoutError when it does not answer."""
+        return await self.channel.call(control.Pause(), control.Paused, PAUSE_TIMEOUT)
+
+    async def resume(self) -> control.Resumed:
+        """Let it go on; ControlError or TimeoutError when it does not answer."""
+        return await self.channel.call(control.Resume(), control.Resumed, PAUSE_TIMEOUT)
 
     async def drain(self, timeout: float) -> control.Drained:
         """Let transactions end for `timeout` seconds (0: as long as they take) and wait until it has ended."""

@@ -3,8 +3,9 @@
 The messages are data: each is a struct with a tag, sent as JSON behind a length of four bytes over a pair of unix
 sockets.  A message that expects an answer is numbered (`Channel.call`); the answer carries the same number.
 
-    supervisor -> worker   Start, Reload, Drain, Stop, SnapshotRequest
-    worker -> supervisor   Ready, Reloaded, Drained, Snapshot, Failed (each an answer), LogRecord (unasked)
+    supervisor -> worker   Start, Reload, Pause, Resume, Drain, Stop, SnapshotRequest
+    worker -> supervisor   Ready, Reloaded, Paused, Resumed, Drained, Snapshot, Failed (each an answer),
+                           LogRecord (unasked)
 
 A channel never blocks the event loop.  It ends in one way: `closed_by` says why, calls under way fail with
 `ChannelClosed`, and `receive` raises it once everything that had arrived is read.  A worker whose channel has ended
@@ -46,11 +47,12 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Begin to serve with this configuration; answered by Ready or Failed.
 
     `mock_secret` decides the salts that clients are shown; the same for every worker, so that they do not change when
-    one is replaced.  Empty: the worker makes one of its own.
+    one is replaced.  Empty: the worker makes one of its own.  `paused`: serve nobody before Resume.
     """
 
     configuration: Configuration
     mock_secret: bytes = b""
+    paused: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -76,6 +78,24 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The new configuration is in force.  `notes` are for the log: what was closed, what waits for a restart."""
 
     notes: tuple[str, ...] = ()
+
+
+class Pause(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let clients wait and close server connections as they come back; answered by Paused, without waiting for them."""
+
+
+class Paused(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """No server connection is leased any more; `in_use` are still held or being opened."""
+
+    in_use: int = 0
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Serve those who wait, and go on; answered by Resumed."""
+
+
+class Resumed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Clients are served again."""
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -120,7 +140,23 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaul
     dropped: int = 0
 
 
-Message = Start | Ready | Failed | Reload | Reloaded | Drain | Drained | Stop | SnapshotRequest | Snapshot | LogRecord
+Message = (
+    Start
+    | Ready
+    | Failed
+    | Reload
+    | Reloaded
+    | Pause
+    | Paused
+    | Resume
+    | Resumed
+    | Drain
+    | Drained
+    | Stop
+    | SnapshotRequest
+    | Snapshot
+    | LogRecord
+)
 MessageType = TypeVar("MessageType", bound=msgspec.Struct)
 
 

@@ -60,7 +60,10 @@ ENDING_BY_SIGNAL: Final = {
     signal.SIGINT: Ending.FAST,
     signal.SIGQUIT: Ending.AT_ONCE,
 }
-SIGNALS: Final = (*ENDING_BY_SIGNAL, signal.SIGHUP)
+PAUSED_BY_SIGNAL: Final = {signal.SIGUSR1: True, signal.SIGUSR2: False}
+"""As in PgBouncer: pause, resume."""
+
+SIGNALS: Final = (*ENDING_BY_SIGNAL, *PAUSED_BY_SIGNAL, signal.SIGHUP)
 ENDING_WORDS: Final = {
     Ending.DRAIN: "draining: nobody is accepted, transactions may end",
     Ending.FAST: "stopping: clients are told and disconnected",
@@ -88,6 +91,8 @@ class Supervisor:
         self._mock_secret = secrets.token_bytes(32)
         self._ending_changed = asyncio.Event()
         self._reload_wanted = asyncio.Event()
+        self.paused = False
+        self._paused_changed = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.ending.name} {self.worker!r}>"
@@ -97,22 +102,25 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in ENDING_BY_SIGNAL:
             loop.add_signal_handler(number, self._end, number)
+        for number, paused in PAUSED_BY_SIGNAL.items():
+            loop.add_signal_handler(number, self._pause, paused)
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         keeper = loop.create_task(self._keep_worker(), name="keep the worker")
         reloader = loop.create_task(self._reload_when_wanted(), name="reload")
+        pauser = loop.create_task(self._pause_when_wanted(), name="pause and resume")
         ending = loop.create_task(self._ending_changed.wait())
         try:
             await asyncio.wait({keeper, ending}, return_when=asyncio.FIRST_COMPLETED)
             if keeper.done():
                 await keeper
-            await _cancel(keeper, reloader)
+            await _cancel(keeper, reloader, pauser)
             return await self._end_worker()
         except StartFailed as error:
             _tell(f"PgPooler cannot start: {error}", logging.ERROR)
             return EXIT_FAILED
         finally:
-            await _cancel(keeper, reloader, ending)
+            await _cancel(keeper, reloader, pauser, ending)
             self.listeners.close()
             if self.worker is not None:
                 self.worker.kill()
@@ -126,6 +134,29 @@ class Supervisor:
             logger.info("%s: %s", number.name, ENDING_WORDS[wanted])
             self._notifier.stopping(ENDING_WORDS[wanted])
             self._ending_changed.set()
+
+    def _pause(self, paused: bool) -> None:
+        self.paused = paused
+        self._paused_changed.set()
+
+    async def _pause_when_wanted(self) -> None:
+        """Tell the worker what the last signal said; one that starts meanwhile is told at its start."""
+        while True:
+            await self._paused_changed.wait()
+            self._paused_changed.clear()
+            worker, paused = self.worker, self.paused
+            try:
+                if worker is None or worker.exited.done():
+                    logger.info("%s as soon as a worker serves", "paused" if paused else "resumed")
+                elif paused:
+                    in_use = (await worker.pause()).in_use
+                    logger.info("paused: clients wait; %s still in use", _count(in_use, "server connection"))
+                else:
+                    await worker.resume()
+                    logger.info("resumed")
+            except (control.ControlError, TimeoutError) as error:
+                logger.error("the worker could not be told: %s", str(error) or "it does not answer")
+            self._notifier.status("paused" if paused else f"listening on {', '.join(self.listeners.addresses)}")
 
     async def _keep_worker(self) -> None:
         """Keep one worker running, for ever; StartFailed when the very first cannot serve."""
@@ -154,7 +185,7 @@ class Supervisor:
         except OSError as error:
             raise StartFailed(f"the worker cannot be executed: {error}") from error
         try:
-            ready = await worker.serve(self.configuration, self._mock_secret)
+            ready = await worker.serve(self.configuration, self._mock_secret, paused=self.paused)
         except (control.ControlError, TimeoutError) as error:
             if not isinstance(error, control.ChannelClosed):
                 worker.kill()

@@ -28,7 +28,14 @@ from pgpooler.process import control, logs
 
 LOOK_INTERVAL = 0.05  # seconds between two looks at whether everybody has gone
 FAREWELL = 3.0  # seconds in which the last words to clients may go out
-SUPERVISORS_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+SUPERVISORS_SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 """Signals that whole groups of processes get: the supervisor decides, and tells the worker over the channel."""
 
 logger = logging.getLogger("pgpooler.worker")
@@ -55,6 +62,17 @@ class DataPlane:
         loop = asyncio.get_running_loop()
         access = await loop.run_in_executor(None, lambda: Access(configuration.auth, previous=previous))
         self.service.reload(configuration, access, self.relay.clock())
+        self.relay.rearm()
+
+    def pause(self) -> int:
+        """Lease no server connection any more; return how many are still in use."""
+        in_use = self.service.pools.pause(self.relay.clock())
+        self.relay.rearm()
+        return in_use
+
+    def resume(self) -> None:
+        """Serve those who wait, and go on."""
+        self.service.pools.resume(self.relay.clock())
         self.relay.rearm()
 
     async def drain(self, timeout: float) -> int:
@@ -116,6 +134,11 @@ class Worker:
             await request.answer(control.Failed(message="the worker has not been started"))
         elif isinstance(message, control.Reload):
             await request.answer(await _reload(data_plane, message.configuration))
+        elif isinstance(message, control.Pause):
+            await request.answer(control.Paused(in_use=data_plane.pause()))
+        elif isinstance(message, control.Resume):
+            data_plane.resume()
+            await request.answer(control.Resumed())
         elif isinstance(message, control.SnapshotRequest):
             await request.answer(control.Snapshot(values=data_plane.service.snapshot()))
         elif isinstance(message, control.Drain):
@@ -133,6 +156,8 @@ class Worker:
             self._data_plane = DataPlane(start.configuration, self._listening, start.mock_secret)
         except ConfigurationError as error:
             return control.Failed(message=str(error))
+        if start.paused:
+            self._data_plane.pause()
         return control.Ready(implementation=description(), event_loop=event_loop_name())
 
     async def _drain(self, data_plane: DataPlane, request: control.Request, timeout: float) -> bool:

@@ -6,12 +6,14 @@ Texts are decoded as UTF-8 with surrogateescape: whatever bytes a peer sent come
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from struct import Struct
 
 from pgpooler.errors import PeerError, ProtocolViolation
 from pgpooler.protocol import codes
 
+INT16 = Struct("!h")
 INT32 = Struct("!i")
 UINT32 = Struct("!I")
 TWO_INT32 = Struct("!ii")
@@ -203,6 +205,24 @@ def read_ready_for_query(body: bytes) -> int:
     if len(body) != 1 or body[0] not in b"ITE":
         raise ProtocolViolation("malformed ReadyForQuery message")
     return body[0]
+
+
+def read_data_row(body: bytes) -> list[bytes | None]:
+    """DataRow -> its values, None for null.  Raises ProtocolViolation when malformed."""
+    values: list[bytes | None] = []
+    position = INT16.size
+    try:
+        (count,) = INT16.unpack_from(body)
+        for _ in range(count):
+            (size,) = INT32.unpack_from(body, position)
+            position += INT32.size
+            values.append(None if size == -1 else body[position : position + size])
+            position += max(size, 0)
+    except struct.error:
+        position = -1
+    if position != len(body):
+        raise ProtocolViolation("malformed DataRow message")
+    return values
 
 
 def read_error(body: bytes) -> PeerError:

@@ -34,7 +34,7 @@ class Statements(Setting):
     """A world in statement mode."""
 
     def __init__(self, **settings: object) -> None:
-        super().__init__(**{"pool_mode": PoolMode.STATEMENT, **settings})
+        super().__init__(**{"pool_mode": PoolMode.STATEMENT, "server_reset_query": "always", **settings})
 
     def say(self, client: Client, data: bytes) -> None:
         client.say(data)

@@ -27,6 +27,7 @@ from tests.scripted import (
 )
 
 TRANSACTION = PoolMode.TRANSACTION
+LONG = " " * 10_000  # makes a text too long to be looked at
 SECRET = make_verifier(b"secret", salt=b"salt", iterations=2).text()
 BACKENDS = (Backend(name="primary", host="pg1"), Backend(name="replica", host="pg2"))
 
@@ -35,7 +36,7 @@ class Transactions(Setting):
     """A world in transaction mode."""
 
     def __init__(self, **settings: object) -> None:
-        super().__init__(**{"pool_mode": TRANSACTION, **settings})
+        super().__init__(**{"pool_mode": TRANSACTION, "server_reset_query": "always", **settings})
 
     def say(self, client: Client, data: bytes) -> None:
         client.say(data)
@@ -117,8 +118,8 @@ def test_a_lease_goes_from_the_first_message_to_the_last_reply(said: bytes, kind
         extended("fail c1", sync=False),
         query("copyin c1"),
         query("copyin c1") + copy_data("c1"),
-        query("row c1") + query("row c1")[:5],
-        query("row c1") + query("row c1")[:-1],
+        query("row c1") + query("row c1" + LONG)[:5],
+        query("row c1") + query("row c1" + LONG)[:-1],
         query("row c1") + extended("row c1", sync=False),
     ],
 )
@@ -133,6 +134,22 @@ def test_a_lease_lasts_while_anything_is_open(open_end: bytes) -> None:
     one.leave()
     setting.world.settle()
     assert other.rows == [other.token]
+    assert not setting.cluster.complaints
+
+
+@pytest.mark.parametrize("length", [4, 5, 9, -1])
+@pytest.mark.parametrize("before", [b"", query("row c1")])
+@pytest.mark.parametrize("request_", [query("row c1"), extended("row c1")[:15]])
+def test_a_short_request_that_is_not_here_whole_holds_no_server(before: bytes, request_: bytes, length: int) -> None:
+    setting = Transactions()
+    one, other = setting.clients(2)
+    setting.say(one, before + request_[:length])
+    assert idle(one)
+    setting.ask(other, "row {}")
+    assert other.rows == [other.token]
+    setting.say(one, request_[length:] + (SYNC if request_[:1] == b"P" else b""))
+    assert one.kinds.endswith("Z")
+    assert idle(one)
     assert not setting.cluster.complaints
 
 
@@ -581,7 +598,9 @@ def test_the_idle_time_of_a_client_begins_with_the_last_reply() -> None:
 def elsewhere(**settings: object):  # type: ignore[no-untyped-def]
     """Everybody goes to the replica."""
     rules = (Rule(backend="replica"),)
-    return configure(backends=BACKENDS, rules=rules, **{"pool_mode": TRANSACTION, **settings})  # type: ignore[arg-type]
+    return configure(
+        backends=BACKENDS, rules=rules, **{"pool_mode": TRANSACTION, "server_reset_query": "always", **settings}
+    )  # type: ignore[arg-type]
 
 
 def test_idle_and_waiting_clients_follow_the_rules_to_another_backend() -> None:

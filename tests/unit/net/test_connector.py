@@ -16,11 +16,13 @@ from pgpooler.errors import PeerError
 from pgpooler.net.connector import Connector
 from pgpooler.net.port import SocketPort
 from pgpooler.net.relay import Relay
+from pgpooler.pooling.backend_use import BackendUse
 from pgpooler.pooling.deadlines import Deadlines
-from pgpooler.pooling.pool import BackendUse
 from pgpooler.pooling.port import Port
 from tests.memory import configure
 from tests.unit.net.fakes import reset
+
+BACKEND = Backend(name="primary", host="127.0.0.1")
 
 
 class Asking:
@@ -47,6 +49,7 @@ class Serving:
 
     def __init__(self, port: Port) -> None:
         self.port = port
+        self.pool = Asking(BACKEND)
         self.process_id = 7
         self.cancel_key = b"key!"
 

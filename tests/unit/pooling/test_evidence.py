@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.pooling import evidence, leavings, reading
+from pgpooler.pooling import evidence
 from pgpooler.pooling.evidence import (
     ADVISORY_LOCK,
     CLEANING,
@@ -21,10 +21,12 @@ from pgpooler.pooling.evidence import (
     TEMPORARY,
     UNREAD,
     Texts,
+    leavings,
     of_tag,
     of_text,
+    reading,
 )
-from pgpooler.pooling.harmless_functions import HARMLESS, SYNTAX
+from pgpooler.pooling.evidence.harmless_functions import HARMLESS, SYNTAX
 from pgpooler.protocol.sql import DOUBT, tokens
 
 HARMLESS_TEXTS = r"""

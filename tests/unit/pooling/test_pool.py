@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgpooler.config.model import PoolMode
 from pgpooler.errors import ServerUnavailable
 from pgpooler.pooling.states import ServerState
 from tests.scripted import Client, PostgreSQL, Setting, error
@@ -475,3 +476,165 @@ def test_a_failed_opening_without_anybody_waiting_is_only_remembered() -> None:
     assert len(setting.world.service.pools) == 1, "so that the next client does not try at once"
     setting.world.pass_time(1)
     assert len(setting.world.service.pools) == 0
+
+
+# -- min_pool_size -----------------------------------------------------------------------------------------------------
+
+
+def quiet(**settings: object) -> Setting:
+    """Nobody waits in session mode, so that what opens connections is the pool itself."""
+    return Setting(**{"pool_mode": PoolMode.TRANSACTION, "pool_size": 5, **settings})
+
+
+def test_min_pool_size_connections_are_kept_while_there_are_clients() -> None:
+    setting = quiet(min_pool_size=3, server_idle_timeout=10)
+    client = setting.client()
+    assert setting.sizes == (3, 0, 0, 0)
+    setting.world.pass_time(100)
+    assert setting.sizes == (3, 0, 0, 0)
+    setting.leave(client)
+    setting.world.pass_time(100)
+    assert len(setting.world.pools) == 0
+
+
+def test_more_than_min_pool_size_are_closed_when_idle() -> None:
+    setting = quiet(min_pool_size=1, server_idle_timeout=10)
+    clients = setting.clients(3)
+    for client in clients:
+        client.ask(f"slow {client.token}")
+    setting.world.settle()
+    assert setting.sizes == (0, 3, 0, 0)
+    for process in setting.cluster.processes:
+        process.release()
+    setting.world.pass_time(11)
+    assert setting.sizes == (1, 0, 0, 0)
+
+
+def test_a_connection_that_dies_is_replaced_up_to_min_pool_size_but_not_without_end() -> None:
+    setting = quiet(min_pool_size=2)
+    setting.client()
+    setting.cluster.alive[0].terminate()
+    setting.world.settle()
+    assert setting.sizes == (1, 0, 0, 0)
+    setting.world.pass_time(0.2)
+    assert setting.sizes == (2, 0, 0, 0)
+    made = len(setting.cluster.processes)
+    setting.cluster.refusal = error("53300", "sorry, too many clients already", "FATAL")
+    setting.cluster.alive[0].terminate()
+    setting.world.pass_time(60)
+    assert len(setting.cluster.processes) - made < 30, "the pause between attempts grows"
+    setting.cluster.refusal = b""
+    setting.world.pass_time(6)
+    assert setting.sizes == (2, 0, 0, 0)
+
+
+def test_min_pool_size_takes_no_connection_from_another_pool() -> None:
+    setting = quiet(min_pool_size=3, backend_pool_size=4)
+    setting.client()
+    setting.client("bob")
+    assert sorted(len(pool.idle) for pool in setting.world.pools) == [1, 3]
+    setting.world.pass_time(30)
+    assert sorted(len(pool.idle) for pool in setting.world.pools) == [1, 3]
+
+
+# -- the reserve -------------------------------------------------------------------------------------------------------
+
+
+def test_the_reserve_is_used_when_somebody_has_waited_reserve_pool_timeout() -> None:
+    setting = Setting(pool_size=1, reserve_pool_size=2, reserve_pool_timeout=5)
+    setting.clients(5)
+    assert setting.sizes == (0, 1, 0, 4)
+    setting.world.pass_time(4.9)
+    assert setting.sizes == (0, 1, 0, 4)
+    setting.world.pass_time(0.2)
+    assert setting.sizes == (0, 3, 0, 2)
+    setting.world.pass_time(30)
+    assert setting.sizes == (0, 3, 0, 2)
+
+
+def test_the_reserve_is_closed_again_once_nobody_waits() -> None:
+    setting = Setting(pool_size=1, reserve_pool_size=1, reserve_pool_timeout=5, server_idle_timeout=0)
+    one, other = setting.clients(2)
+    setting.world.pass_time(5)
+    assert setting.sizes == (0, 2, 0, 0)
+    setting.leave(one, other)
+    assert setting.sizes == (2, 0, 0, 0), "it is there, and is used like any other"
+    setting.cluster.alive[0].terminate()
+    setting.cluster.alive[0].terminate()
+    setting.clients(2)
+    assert setting.sizes == (0, 1, 0, 1), "but it is not opened anew before somebody has waited"
+
+
+@pytest.mark.parametrize(("reserve", "after"), [(0, 5), (2, 0)])
+def test_there_is_no_reserve_without_its_size_and_its_time(reserve: int, after: float) -> None:
+    setting = Setting(pool_size=1, reserve_pool_size=reserve, reserve_pool_timeout=after)
+    setting.clients(3)
+    setting.world.pass_time(50)
+    assert setting.sizes == (0, 1, 0, 2)
+
+
+def test_the_reserve_never_exceeds_the_cap_of_the_backend() -> None:
+    setting = Setting(pool_size=1, reserve_pool_size=5, reserve_pool_timeout=1, backend_pool_size=2)
+    setting.clients(4)
+    setting.world.pass_time(10)
+    assert setting.sizes == (0, 2, 0, 2)
+
+
+# -- pause and resume --------------------------------------------------------------------------------------------------
+
+
+def test_a_paused_pool_closes_its_connections_and_lets_everybody_wait() -> None:
+    setting = quiet(pool_size=2)
+    busy, other = setting.clients(2)
+    busy.ask(f"slow {busy.token}")
+    setting.world.settle()
+    other.ask(f"row {other.token}")
+    setting.world.settle()
+    world = setting.world
+    assert world.service.pools.pause(world.now) == 1
+    assert setting.sizes == (0, 1, 0, 0)
+    other.ask(f"row {other.token}")
+    setting.cluster.process_of(next(iter(world.pool.busy))).release()
+    world.settle()
+    assert busy.rows == [busy.token]
+    assert setting.sizes == (0, 0, 0, 1)
+    world.pass_time(30)
+    assert setting.cluster.alive == []
+    world.service.pools.resume(world.now)
+    world.settle()
+    assert other.rows == [other.token] * 2
+    assert other.errors == []
+
+
+def test_who_waits_too_long_for_a_paused_pool_is_told_that_it_is_paused() -> None:
+    setting = Setting(query_wait_timeout=5)
+    setting.world.service.pools.pause(setting.world.now)
+    client = setting.client()
+    assert not client.logged_in
+    setting.world.pass_time(5)
+    assert client.sqlstates == ["57P03"]
+    assert "paused" in client.errors[0].message
+
+
+def test_a_connection_that_was_being_opened_when_the_pause_came_is_not_leased() -> None:
+    setting = Setting(pool_size=1)
+    setting.world.hold_opens = True
+    client = setting.client()
+    setting.world.service.pools.pause(setting.world.now)
+    setting.world.hold_opens = False
+    setting.world.settle()
+    assert not client.logged_in
+    assert setting.cluster.alive == []
+    setting.world.service.pools.resume(setting.world.now)
+    setting.world.settle()
+    assert client.logged_in
+
+
+def test_a_pool_made_during_a_pause_is_paused() -> None:
+    setting = Setting()
+    setting.world.service.pools.pause(setting.world.now)
+    client = setting.client("bob")
+    assert not client.logged_in
+    setting.world.service.pools.resume(setting.world.now)
+    setting.world.settle()
+    assert client.logged_in

@@ -9,14 +9,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pgpooler.config.model import Backend, Configuration
+from pgpooler.config.model import Backend, Configuration, PoolMode, ResetPolicy
 from pgpooler.config.model import Rule as RoutingRule
 from pgpooler.errors import ServerUnavailable
 from pgpooler.pooling.client import ClientSession
 from pgpooler.pooling.pool import Pool
 from pgpooler.pooling.states import ClientState
+from pgpooler.protocol import messages
 from tests.memory import World, configure
-from tests.scripted import Client, Cluster, PostgreSQL
+from tests.scripted import Client, Cluster, PostgreSQL, Recording
 
 USERS = ("alice", "bob", "carol")
 
@@ -28,14 +29,37 @@ class PoolMachine(RuleBasedStateMachine):
         wait=st.sampled_from((0, 7)),
         lifetime=st.sampled_from((0, 40)),
         max_queue=st.sampled_from((0, 0, 2)),
+        mode=st.sampled_from(PoolMode),
+        policy=st.sampled_from(ResetPolicy),
+        minimum=st.sampled_from((0, 0, 1)),
+        reserve=st.sampled_from((0, 1)),
+        query_timeout=st.sampled_from((0, 3)),
     )
-    def begin(self, pool_size: int, cap: int, wait: float, lifetime: float, max_queue: int) -> None:
+    def begin(
+        self,
+        pool_size: int,
+        cap: int,
+        wait: float,
+        lifetime: float,
+        max_queue: int,
+        mode: PoolMode,
+        policy: ResetPolicy,
+        minimum: int,
+        reserve: int,
+        query_timeout: float,
+    ) -> None:
         self.pool_size, self.cap, self.host = pool_size, cap, "pg1"
         self.settings = {
             "query_wait_timeout": wait,
             "server_lifetime": lifetime,
             "server_idle_timeout": 90,
             "max_queue": max_queue,
+            "pool_mode": mode,
+            "server_reset_query": str(policy),
+            "min_pool_size": minimum,
+            "reserve_pool_size": reserve,
+            "reserve_pool_timeout": 2,
+            "query_timeout": query_timeout,
         }
         self.target = "primary"
         self.world = World(self.configuration())
@@ -43,6 +67,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.cluster.attach(self.world)
         self.clients: list[Client] = []
         self.before: dict[Pool, list[ClientSession]] = {}
+        self.canceled: set[ClientSession] = set()  # their waiting may end, and begin anew at the end of the queue
 
     def configuration(self) -> Configuration:
         backends = (
@@ -75,6 +100,50 @@ class PoolMachine(RuleBasedStateMachine):
         how(data.draw(st.sampled_from(self.present)))
         if settled:
             self.world.settle()
+
+    @precondition(lambda self: self.present)
+    @rule(
+        data=st.data(),
+        text=st.sampled_from(
+            ("SELECT 'c'", "slow c", "BEGIN", "COMMIT", "ROLLBACK", "LISTEN c", "UNLISTEN *", "SET x TO 'c'")
+        ),
+        settled=st.booleans(),
+    )
+    def ask(self, data: st.DataObject, text: str, settled: bool) -> None:
+        """A checkout, in the modes that have leases; a checkin when the answer is there."""
+        client = data.draw(st.sampled_from(self.present))
+        if client.logged_in:
+            client.ask(text)
+        if settled:
+            self.world.settle()
+
+    @precondition(lambda self: self.cluster.alive)
+    @rule(data=st.data())
+    def let_go(self, data: st.DataObject) -> None:
+        """A slow statement ends."""
+        data.draw(st.sampled_from(self.cluster.alive)).release()
+
+    @precondition(lambda self: self.present)
+    @rule(data=st.data(), hold=st.booleans())
+    def cancel(self, data: st.DataObject, hold: bool) -> None:
+        client = data.draw(st.sampled_from(self.present))
+        self.world.hold_cancels = hold
+        self.canceled.add(client.session)  # type: ignore[arg-type]
+        Recording(port := self.world.accept())
+        port.say(messages.cancel_request(client.process_id, client.cancel_key))
+
+    @precondition(lambda self: self.world.cancels)
+    @rule(orderly=st.booleans())
+    def end_cancel(self, orderly: bool) -> None:
+        self.world.answer_cancel(orderly=orderly)
+
+    @rule()
+    def pause(self) -> None:
+        self.world.service.pools.pause(self.world.now)
+
+    @rule()
+    def resume(self) -> None:
+        self.world.service.pools.resume(self.world.now)
 
     @precondition(lambda self: self.cluster.alive)
     @rule(data=st.data(), how=st.sampled_from((PostgreSQL.terminate, PostgreSQL.crash)))
@@ -118,6 +187,7 @@ class PoolMachine(RuleBasedStateMachine):
         """Limits only grow below what is busy: lower ones take hold as connections come back (tried elsewhere)."""
         uses = list(self.world.service.pools._uses.values())
         busiest = max((len(pool.busy) + pool.opening for pool in self.world.pools), default=0)
+        busiest = max([busiest, *(2 * len(pool.pinned) for pool in self.world.pools)])
         busy = max(use.used - sum(len(pool.idle) for pool in use.pools) for use in uses)
         self.pool_size = max(pool_size, busiest) if pool_size else 0
         self.cap = max(cap, busy) if cap else 0
@@ -134,7 +204,7 @@ class PoolMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         for pool, earlier in self.before.items():
-            still = [client for client in earlier if client in pool.waiters]
+            still = [client for client in earlier if client in pool.waiters and client not in self.canceled]
             assert [client for client in pool.waiters if client in still] == still, "the order changed"
             for client in earlier:
                 if client.state == ClientState.ACTIVE and client.pool is pool:
@@ -147,16 +217,19 @@ class PoolMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         for pool in self.world.pools:
-            if pool.waiters and not pool.full and not pool.use.full and not self.world.now < pool.retry_at:
+            if pool.waiters and pool.may_open and not pool.use.full and not self.world.now < pool.retry_at:
                 assert pool.opening >= len(pool.waiters) or pool.due, pool
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
         world = self.world
-        world.hold_opens, world.unreachable = False, {}
+        world.hold_opens, world.hold_cancels, world.unreachable = False, False, {}
+        world.service.pools.resume(world.now)
+        self.cluster.let_go = True
         for process in self.cluster.processes:
             process.stalled = False
+            process.release()
         for _ in range(20):
             world.pass_time(6)
             if not any(pool.waiters for pool in world.pools):

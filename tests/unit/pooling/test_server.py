@@ -27,6 +27,9 @@ BODIES = {
 }
 
 
+MODES = {ServerState.REFUSING: PoolMode.STATEMENT, ServerState.ASKING: PoolMode.TRANSACTION}
+
+
 def hand_made(setting: Setting) -> None:
     """Servers that say nothing by themselves."""
 
@@ -38,7 +41,7 @@ def hand_made(setting: Setting) -> None:
 
 def in_state(state: ServerState) -> tuple[Setting, ServerSession, MemoryPort]:
     """A server connection in this state, whose server is silent from now on."""
-    mode = PoolMode.STATEMENT if state is ServerState.REFUSING else PoolMode.SESSION
+    mode = MODES.get(state, PoolMode.SESSION)
     setting = Setting(server_connect_timeout=10, query_wait_timeout=20, server_idle_timeout=0, pool_mode=mode)
     if state is ServerState.LOGIN:
         hand_made(setting)
@@ -59,6 +62,13 @@ def in_state(state: ServerState) -> tuple[Setting, ServerSession, MemoryPort]:
         setting.world.settle()
         Recording(port)
         port.say(frame("C", b"BEGIN\0") + frame("Z", b"T"))
+    elif state is ServerState.ASKING:
+        client.ask(f"LISTEN {client.token}")
+        port.step_read()
+        port.step_far()
+        client.port.step_read()
+        Recording(port)
+        port.say(frame("C", b"LISTEN\0") + frame("Z", b"I"))
     elif state is ServerState.CLEANING:
         Recording(port)
         client.terminate()

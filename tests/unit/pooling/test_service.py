@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from pgpooler.config.model import AuthMethod, Pattern, PatternKind, Rule
 from pgpooler.pooling.service import REMEMBERED_KEYS
 from pgpooler.protocol.passwords import Cleartext, Derivation, ScramKeys
 from tests.memory import World, configure
 from tests.scripted import Client, Recording, Setting, query
 
-BASE = {"clients": 0, "admitted": 0, "cancel keys": 0, "used": 0, "in pools": 0, "waiting": 0, "clients of pools": 0}
+BASE = dict.fromkeys(
+    (
+        "clients",
+        "admitted",
+        "by user",
+        "by database",
+        "cancel keys",
+        "used",
+        "in pools",
+        "waiting",
+        "clients of pools",
+    ),
+    0,
+)
 
 
 def test_no_more_clients_than_max_client_conn_are_let_in() -> None:
@@ -200,3 +214,50 @@ def test_the_user_entry_logs_in_to_the_server_unless_the_backend_has_one() -> No
     assert world.service.access.server_credentials("alice") == Cleartext(b"secret")
     client = Client(world, "x")
     assert client.session is not None
+
+
+# -- clients per user and per database ---------------------------------------------------------------------------------
+
+
+def test_no_more_clients_of_a_user_than_max_user_client_connections_are_let_in() -> None:
+    setting = Setting(pool_size=9, max_user_client_connections=2)
+    first, _, third = setting.clients(3)
+    assert third.sqlstates == ["53300"]
+    assert third.errors[0].message == 'too many connections for user "alice"'
+    assert third.errors[0].detail == "max_user_client_connections is 2."
+    assert setting.client("bob").logged_in
+    setting.leave(first)
+    assert setting.client().logged_in
+
+
+def test_no_more_clients_of_a_database_than_max_db_client_connections_are_let_in() -> None:
+    setting = Setting(pool_size=9, max_db_client_connections=2)
+    setting.clients(1)
+    setting.client("bob")
+    refused = setting.client("carol")
+    assert refused.errors[0].message == 'too many connections for database "shop"'
+    elsewhere = Client(setting.world, database="other")
+    setting.world.settle()
+    assert elsewhere.logged_in
+
+
+def test_a_rule_may_allow_its_users_more() -> None:
+    rules = (
+        Rule(backend="primary", user=(Pattern(kind=PatternKind.EXACT, text="bob"),), max_user_client_connections=3),
+        Rule(backend="primary", default=True),
+    )
+    setting = Setting(pool_size=9, max_user_client_connections=1, rules=rules)
+    bobs = setting.clients(4, "bob")
+    assert [client.logged_in for client in bobs] == [True, True, True, False]
+    assert [client.logged_in for client in setting.clients(2)] == [True, False]
+
+
+def test_who_is_refused_by_a_limit_was_known_to_be_who_it_says() -> None:
+    """Nothing about limits of users and databases is told before the client has proved who it is."""
+    setting = Setting(
+        method=AuthMethod.PLAIN, users={"alice": "secret"}, max_user_client_connections=1, max_db_client_connections=1
+    )
+    assert Client(setting.world, password=b"secret").world.settle() is None
+    wrong = Client(setting.world, password=b"wrong")
+    setting.world.settle()
+    assert wrong.sqlstates == ["28P01"]

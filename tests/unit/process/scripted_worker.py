@@ -20,6 +20,8 @@ from pgpooler.process import control, logs
 ANSWERS: dict[type, control.Message] = {
     control.Start: control.Ready(implementation="scripted"),
     control.Reload: control.Reloaded(notes=("a note of the worker",)),
+    control.Pause: control.Paused(in_use=3),
+    control.Resume: control.Resumed(),
     control.Drain: control.Drained(closed=2),
     control.SnapshotRequest: control.Snapshot(values={}),
 }

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 
-from pgpooler.pooling.leavings import (
+from pgpooler.pooling.evidence.leavings import (
     ADVISORY_LOCK,
     CLEANING,
     HARMLESS_TAGS,
@@ -30,7 +30,7 @@ from pgpooler.pooling.leavings import (
     TEMPORARY,
     UNREAD,
 )
-from pgpooler.pooling.reading import NOT_UNDERSTOOD, of_every_statement
+from pgpooler.pooling.evidence.reading import NOT_UNDERSTOOD, of_every_statement
 
 __all__ = [
     "ADVISORY_LOCK",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pgpooler.pooling.harmless_functions import HARMLESS, SYNTAX
-from pgpooler.pooling.leavings import (
+from pgpooler.pooling.evidence.harmless_functions import HARMLESS, SYNTAX
+from pgpooler.pooling.evidence.leavings import (
     CLEANING,
     COMMANDS,
     CREATES,

@@ -1,0 +1,160 @@
+"""A lease: one client holds one server connection.  What the server says meanwhile, and how long it takes.
+
+There is one such object for each server connection; `begin` and `end` say whose it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgpooler.config.model import PoolMode
+from pgpooler.errors import PeerError
+from pgpooler.pooling.blocks import BlockGuard
+from pgpooler.pooling.session_state import SessionState
+from pgpooler.pooling.states import ServerState
+from pgpooler.pooling.traffic import REPLIES, REPLIES_AND_TAGS, TAKEN_LIMIT
+from pgpooler.protocol import codes, messages
+
+if TYPE_CHECKING:
+    from pgpooler.pooling.client import ClientSession
+    from pgpooler.pooling.server import ServerSession
+
+
+class Lease:
+    """Passes on to the client what the server says, and notes what the rules of release and the timeouts need."""
+
+    __slots__ = (
+        "_blocks",
+        "_replacements",
+        "_server",
+        "_watched",
+        "busy_since",
+        "overdue",
+        "session_state",
+        "transaction_since",
+    )
+
+    def __init__(self, server: ServerSession) -> None:
+        self._server = server
+        self._blocks: BlockGuard | None = None  # in statement mode
+        self._watched = REPLIES  # the messages of the server that are looked at
+        self._replacements: list[tuple[bytes, bytes]] = []  # errors that hold the first become the second
+        self.session_state = SessionState(server)
+        self.busy_since = 0.0  # when the request was sent, or its turn came, that the server works on
+        self.transaction_since = 0.0  # when the transaction began, if one is open or under way
+        self.overdue = False  # what the server works on took longer than query_timeout and is being canceled
+
+    def begin(self, client: ClientSession) -> None:
+        """The connection is this client's from now on."""
+        self._blocks = BlockGuard(self._server, client) if client.mode is PoolMode.STATEMENT else None
+        self.session_state.begin(self._server.pool.route, client.mode)
+        looked_at = self._blocks is not None or self.session_state.observed
+        self._watched = REPLIES_AND_TAGS if looked_at else REPLIES
+
+    def end(self) -> None:
+        """The client is gone, or has given the connection back."""
+        self._blocks = None
+        self._replacements.clear()
+        self.overdue = False
+        self.session_state.end()
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def begin_request(self, now: float) -> None:
+        """The server has done everything: from now on counts how long it takes for what comes."""
+        server = self._server
+        self.busy_since = now
+        if server.status == codes.IDLE:
+            self.transaction_since = now
+        patience = server.pool.patience
+        if patience and server.client is not None:
+            server.service.deadlines.at(now + patience, server.client)
+
+    def _request_done(self, client: ClientSession, now: float) -> None:
+        """A ReadyForQuery has come: another request has its turn, or the lease may be over."""
+        server = self._server
+        self.busy_since = now
+        if server.status == codes.IDLE:
+            self.transaction_since = now
+        if not server.cancels:
+            self.overdue = False
+        if not server.owed.requests:
+            self._replacements.clear()
+            self.pass_on_run()
+            client.settle(now)  # what follows is not for a client whose lease is over
+
+    def canceled(self, now: float) -> None:
+        """A cancel request ended: what was held back so that it would not be hit goes on."""
+        server = self._server
+        if self.overdue and not server.cancels and not server.owed.requests:
+            self.overdue = False
+            if server.client is not None:
+                server.client.release_hold(now)
+
+    # -- replies -------------------------------------------------------------------------------------------------------
+
+    def relay(self, client: ClientSession, now: float) -> None:
+        """Pass everything on to the client, as long as the connection is its own."""
+        server = self._server
+        framer = server.framer
+        while server.state == ServerState.ACTIVE:
+            kind = framer.run(self._watched)
+            if not kind or (kind == codes.ERROR_RESPONSE and self._replacements and not framer.take(TAKEN_LIMIT)):
+                break
+            if not server.note(kind):
+                break
+            if kind == codes.COMMAND_COMPLETE and self.session_state.observed:
+                self.session_state.look_at_tag(framer.body()[:-1])
+            elif kind == codes.PARAMETER_STATUS:
+                self.session_state.parameter_changed()
+            if not self._keep_back(client, kind, now):
+                framer.pass_on()
+            if kind == codes.READY_FOR_QUERY and server.client is client:
+                self._request_done(client, now)
+        else:
+            return
+        self.pass_on_run()
+        if client.held and (server.owed.copy_in or not server.owed.ready_due):
+            client.release_hold(now)
+
+    def pass_on_run(self) -> None:
+        """Send the client what the framer has passed over."""
+        server = self._server
+        framer, client = server.framer, server.client
+        if framer.position > framer.mark and client is not None:
+            if self._blocks is not None:
+                self._blocks.let_go()
+            if not client.port.write(framer.buffer, framer.mark, framer.position):
+                server.port.pause()
+            framer.passed()
+
+    def _keep_back(self, client: ClientSession, kind: int, now: float) -> bool:
+        """Say whether a message that has arrived whole does not go to the client as it is."""
+        if kind == codes.ERROR_RESPONSE and self._replacements:
+            return self._replace_error(client)
+        return self._blocks is not None and self._blocks.takes(kind, now)
+
+    # -- errors and blocks that the client is not to have --------------------------------------------------------------
+
+    def replace_error(self, mark: bytes, error: PeerError) -> None:
+        """Tell the client `error` instead of the next error of the server that holds `mark`."""
+        self._replacements.append((mark, messages.error_response(error)))
+
+    def _replace_error(self, client: ClientSession) -> bool:
+        """Put our error in the place of the server's, if it is one that was meant."""
+        framer = self._server.framer
+        body = framer.body()
+        for number, (mark, instead) in enumerate(self._replacements):
+            if mark in body:
+                self.pass_on_run()
+                framer.drop()
+                del self._replacements[number]
+                if not client.port.write_all(instead):
+                    self._server.port.pause()
+                return True
+        return False
+
+    def rolled_back(self, now: float) -> None:
+        """The transaction block that was refused in statement mode is rolled back."""
+        if self._blocks is not None:
+            self._blocks.rolled_back(now)
