@@ -137,7 +137,7 @@ PLAIN_BEFORE_PARENTHESIS = (
 PARTS = {
     rb"COMMANDS": PLAIN_COMMANDS.replace(b" ", b"|"),
     rb"BEFORE_PARENTHESIS": PLAIN_BEFORE_PARENTHESIS.replace(b" ", b"|"),
-    rb"LITERAL": rb"'[^'\\]*+' | [0-9]++",
+    rb"LITERAL": rb"'[^'\\]*+' | [0-9]++(?: \.[0-9]*+ )?+(?![a-z_$\x80-\xff])",
     rb"NAME": rb"""NOT_WATCHED [a-z_][a-z0-9_$]*+ | "(?!pg_)[^"]++" """,
     rb"NOT_WATCHED": rb"(?! (?: temp | temporary | execute ) END_OF_WORD | pg_ )",
     rb"END_OF_WORD": rb"(?![a-z0-9_$\x80-\xff])",

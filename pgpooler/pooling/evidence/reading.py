@@ -278,7 +278,7 @@ class Reading:
             if (setting and setting != b"search_path") or (value and b"pg_temp" not in value):
                 return
         self._found |= CLEANING
-        if b"pg_temp" in self._text.lower():
+        if b"pg_temp" in self._text[self._tokens[0].start : self._tokens[-1].stop].lower():
             self._found |= TEMPORARY
 
     def _arguments(self, place: int) -> list[slice]:

@@ -406,9 +406,11 @@ texts = st.lists(
     max_size=25,
 ).map(lambda parts: b"".join(fragment + gap for fragment, gap in parts))
 plain_parts = st.sampled_from(
-    rb"""a t.a "a" 'x' E'x' u&'x' u&"x" 1 1.5 1e5 $1 , = <> :: . ( ) [ ] and in( values( count( max ( lower( f( f ( "f"(
-    s.f( s.count( pg_temp.a pg_settings "pg_temp".a "pg_settings" temp temporary execute into numeric( from where - --
-    / /* & | ; as on using( join on( not $$ $a$ ' " \ \xff""".split()
+    rb"""
+    a t.a "a" 'x' E'x' u&'x' u&"x" 1 1.5 1e5 1. .5 e5 $1 , = <> :: . ( ) [ ] and in( values( count( max ( lower( f(
+    f ( "f"( s.f( s.count( pg_temp.a pg_settings "pg_temp".a "pg_settings" temp temporary execute into numeric( from
+    where - -- / /* & | ; as on using( join on( not $$ $a$ ' " \ \xff
+    """.split()
 )
 plain_texts = st.tuples(
     st.sampled_from(
