@@ -84,6 +84,7 @@ class Client:
                 password=self._users[name],
                 dbname=database,
                 autocommit=True,
+                prepare_threshold=None,  # a prepared statement does not outlive a transaction in every pool mode
                 connect_timeout=CONNECT_TIMEOUT,
                 application_name="pgpooler demo",
             )
@@ -132,6 +133,7 @@ def transaction_mode(client: Client) -> Iterator[Check]:
             ("transaction mode shares server connections", "2 backend processes", _shared(TRANSACTION_DATABASE)),
             ("transaction mode keeps one for a transaction", "1 backend process", _kept_in_transaction),
             ("transaction mode resets it for the next", "nothing left", _reset_between_transactions),
+            ("transaction mode keeps a temporary table", "kept", _pinned),
         ),
     )
 
@@ -249,12 +251,26 @@ def _kept_in_transaction(client: Client) -> str:
 
 
 def _reset_between_transactions(client: Client) -> str:
-    """What one client's statements leave for the next transaction on that server connection, whoever's it is."""
+    """What one client's statements leave for the others, while it is there and after it has gone."""
+    with client.connection(TRANSACTION_DATABASE) as other:
+        with client.connection(TRANSACTION_DATABASE) as one:
+            for statement in LEAVE_BEHIND:
+                one.execute(statement)
+            left = {str(_value(other, LOOK_FOR_LEFTOVERS)) for _ in range(3)}
+        left |= {str(_value(other, LOOK_FOR_LEFTOVERS)) for _ in range(3)}
+    left -= {""}
+    return f"left: {', '.join(sorted(left))}" if left else "nothing left"
+
+
+def _pinned(client: Client) -> str:
+    """Whether a client finds its temporary table again, in a later transaction and while others work."""
     with client.connection(TRANSACTION_DATABASE) as one, client.connection(TRANSACTION_DATABASE) as other:
-        for statement in LEAVE_BEHIND:
-            one.execute(statement)
-        left = {str(_value(connection, LOOK_FOR_LEFTOVERS)) for connection in (one, other) for _ in range(3)} - {""}
-        return f"left: {', '.join(sorted(left))}" if left else "nothing left"
+        one.execute("CREATE TEMPORARY TABLE own AS SELECT 'kept' AS state")
+        seen = []
+        for _ in range(3):
+            _process(other)
+            seen.append(str(_value(one, "SELECT state FROM own")))
+        return seen[-1]
 
 
 def _block(client: Client) -> str:

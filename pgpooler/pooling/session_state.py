@@ -123,9 +123,12 @@ class SessionState:
             self._doubts |= self._lasting
 
     def look_at_tag(self, tag: bytes) -> None:
-        """Note the tag of a CommandComplete (protocol-message-formats)."""
+        """Note the tag of a CommandComplete (protocol-message-formats).
+
+        SET LOCAL and SET TRANSACTION have the tag of SET: where every text was read, the texts decide.
+        """
         bits = evidence.of_tag(tag)
-        if bits:
+        if bits and (tag != b"SET" or self.left & evidence.UNREAD):
             self._note(bits)
 
     def parameter_changed(self) -> None:

@@ -25,8 +25,16 @@ from pgpooler.pooling.evidence import (
     of_tag,
     of_text,
 )
-from pgpooler.pooling.harmless_functions import HARMLESS, NEWER, NEWER_SYNTAX, OLDER, SYNTAX, UNCHANGING, VOLATILE
-from pgpooler.pooling.leavings import COMMANDS, FUNCTIONS
+from pgpooler.pooling.evidence.harmless_functions import (
+    HARMLESS,
+    NEWER,
+    NEWER_SYNTAX,
+    OLDER,
+    SYNTAX,
+    UNCHANGING,
+    VOLATILE,
+)
+from pgpooler.pooling.evidence.leavings import COMMANDS, FUNCTIONS
 from spec.codec import Instance
 from tests.integration.wire import TERMINATE, Wire, row_values
 

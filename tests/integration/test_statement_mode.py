@@ -248,9 +248,10 @@ def test_no_client_keeps_others_from_the_only_connection_by_sending_ahead(
         assert turns[-1] == 101
 
 
-def test_what_one_statement_leaves_the_next_does_not_find(start: Start, database: str) -> None:
-    """W19: with server_reset_query always, which is the default."""
-    with start().wire() as client:
+@pytest.mark.parametrize("policy", ["always", "smart"])
+def test_what_one_statement_leaves_the_next_does_not_find(policy: str, start: Start, database: str) -> None:
+    """W19."""
+    with start(server_reset_query=policy, on_session_state="allow").wire() as client:
         client.log_in(database=database, TimeZone="Asia/Tokyo")
         for statement, query_text, expected in (
             ("SET work_mem = '7MB'", "SHOW work_mem", ["4MB"]),
