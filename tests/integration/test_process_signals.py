@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,34 @@ def test_a_killed_worker_is_replaced_and_waiting_clients_are_served(
         lost.execute("SELECT 1")
     for client in (lost, *clients):
         client.close()
+
+
+def test_sigusr1_pauses_and_sigusr2_resumes_also_over_the_end_of_a_worker(
+    pooler: PoolerFactory, postgres: PostgresServer, database: str
+) -> None:
+    defaults = {"pool_mode": "transaction", "min_pool_size": 1}
+    pgpooler = pooler(configuration(postgres, routing={"defaults": defaults}))
+    client = connect(pgpooler, postgres, database=database)
+    assert value(client, "SELECT 1") == 1
+    sessions = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'"
+    first = worker_of(pgpooler)
+    leave(pgpooler, signal.SIGUSR1)
+    wait_for_log(pgpooler, "paused: clients wait; 0 server connections still in use")
+    wait_until(lambda: postgres.execute(sessions) == [(0,)], lambda: "its server connections are still there")
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(value, client, "SELECT 'waited'")
+        leave(pgpooler, signal.SIGUSR2)
+        assert waiting.result(PATIENCE) == "waited"
+        leave(pgpooler, signal.SIGUSR1)
+        wait_for_log(pgpooler, "paused: clients wait", times=2)
+        os.kill(first, signal.SIGKILL)
+        newcomer = threads.submit(connect, pgpooler, postgres, database=database)
+        wait_for_log(pgpooler, "serves (", times=2)
+        assert postgres.execute(sessions) == [(0,)]
+        leave(pgpooler, signal.SIGUSR2)
+        with newcomer.result(PATIENCE) as connection:
+            assert value(connection, "SELECT 2") == 2
+    client.close()
 
 
 def test_a_reload_lets_a_new_user_in_and_keeps_clients_connected(

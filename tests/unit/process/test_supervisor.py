@@ -202,6 +202,22 @@ def test_an_unasked_message_of_a_worker_is_logged_and_harms_nobody(service: Serv
     service.wait_for_log("the configuration is reloaded; 1 change")
 
 
+def test_a_pause_is_handed_on_and_a_new_worker_starts_paused(service: Service) -> None:
+    service.serving()
+    service.signal(signal.SIGUSR1)
+    service.wait_for_log("paused: clients wait; 3 server connections still in use")
+    os.kill(service.worker(), signal.SIGKILL)
+    service.wait_for_log("serves (", times=2)
+    service.signal(signal.SIGUSR2)
+    service.wait_for_log("resumed")
+
+
+def test_a_worker_that_cannot_be_paused_is_reported(service: Service) -> None:
+    service.serving("Pause:refuse")
+    service.signal(signal.SIGUSR1)
+    service.wait_for_log("the worker could not be told: Pause is refused by the script")
+
+
 def test_a_reload_hands_the_configuration_on_and_logs_the_differences(service: Service) -> None:
     service.serving()
     service.write("limits: {max_client_conn: 77}\n", port=service.port + 1)
