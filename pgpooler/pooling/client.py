@@ -14,7 +14,6 @@ from pgpooler.pooling import timeouts
 from pgpooler.pooling.evidence import LONGEST_READ
 from pgpooler.pooling.login import ClientLogin
 from pgpooler.pooling.port import Port, Session
-from pgpooler.pooling.session_state import PASS, WAIT
 from pgpooler.pooling.states import ClientState, ServerState
 from pgpooler.pooling.traffic import REQUESTS, TEXTS, VOID, check_request, drop_request
 from pgpooler.protocol import codes, messages
@@ -32,7 +31,6 @@ CANCELED = messages.error_response(
 
 
 STARTUP, AUTHENTICATION, COMPUTING, WAITING, ACTIVE, CANCELING, CLOSED, IDLE = ClientState
-IN_USE_BY_US = (ServerState.REFUSING, ServerState.ASKING)  # the client's server runs a statement of our own
 
 
 class ClientSession(Session):
@@ -82,7 +80,7 @@ class ClientSession(Session):
         self.settings = ""  # the statement that sets its startup parameters; empty: it has none
         self.mode = PoolMode.SESSION
         self.welcomed = False  # it has been told that it may begin
-        self.held = False  # in statement mode its next request waits for the ReadyForQuery of this one
+        self.held = False  # its next request waits, though it has a server connection
         self.leaving = False  # it said Terminate, or something illegal: once it has got its replies it is done
         self.offence: PeerError | None = None  # what it is told then
         port.session = self
@@ -147,81 +145,15 @@ class ClientSession(Session):
             self.port.pause()
 
     def _forward(self, now: float) -> None:
-        """Note what is owed for each request and pass everything on in one stretch."""
-        framer = self.framer
+        """Send the server what was asked; after Terminate leave, once everything is answered."""
         server = self.server
         if server is None or self.leaving:
             return
-        if not server.owed.requests:
-            server.lease.begin_request(now)
-        try:
-            while True:
-                kind = framer.run(REQUESTS)
-                if not kind or self._must_wait(kind, server):
-                    kind = 0
-                    break
-                if kind == codes.TERMINATE:
-                    break
-                check_request(kind, framer.length)
-                fate = self._observe(kind, server) if server.lease.session_state.observed else PASS
-                if fate == WAIT:
-                    break
-                server.owed.sent(kind)
-                if fate == PASS:
-                    framer.pass_on()
-                else:
-                    self._replace(kind, server)
-        finally:
-            self._send_run(server)
-        if kind == codes.TERMINATE:
-            check_request(kind, self.framer.length)
+        if server.lease.forward(self, now):
             if server.owed.complete:
                 self.leaving = True
             else:
                 self.depart(now)
-
-    def _send_run(self, server: ServerSession) -> None:
-        """Send the server what the framer has passed over."""
-        framer = self.framer
-        if framer.position > framer.mark:
-            if not server.forward(framer.buffer, framer.mark, framer.position):
-                self.port.pause()
-            framer.passed()
-
-    def _observe(self, kind: int, server: ServerSession) -> int:
-        """Look at what a request may leave in the session; return what becomes of it."""
-        if kind in TEXTS:
-            return server.lease.session_state.look(self.framer, kind)
-        server.lease.session_state.look_at_request(kind)
-        return PASS
-
-    def _replace(self, kind: int, server: ServerSession) -> None:
-        """Send something that the server refuses instead of a request that is not to run."""
-        self._send_run(server)
-        if not server.port.write_all(server.lease.session_state.refusal(self.framer, kind)):
-            self.port.pause()
-        self.framer.drop()
-
-    def _must_wait(self, kind: int, server: ServerSession) -> bool:
-        """Hold a request back while the server does something of ours, or is being told to give a query up.
-
-        In statement mode at most one ReadyForQuery is owed: what follows waits until it is here.  What is sent into an
-        open COPY is for the server to judge: held back, it would wait for the end of the COPY.
-        """
-        if server.state in IN_USE_BY_US:
-            pass
-        elif (
-            kind in VOID
-            or server.owed.copy_in
-            or (
-                not (server.lease.overdue and kind != codes.SYNC)
-                and not (self.mode is PoolMode.STATEMENT and server.owed.ready_due)
-            )
-        ):
-            return False
-        self.held = True
-        self.port.pause()
-        return True
 
     def settle(self, now: float) -> None:
         """Nothing may be owed any more: give the server connection back, if the pool mode says so, or leave."""
@@ -233,7 +165,7 @@ class ClientSession(Session):
         elif self.framer.passing:
             return
         elif server.state == ServerState.REFUSING:
-            server.roll_back()
+            server.ask("ROLLBACK")  # now that no message of ours is half sent
         elif self.mode is PoolMode.SESSION or server.state != ServerState.ACTIVE or not server.releasable:
             return
         elif server.lease.session_state.unknown:
@@ -254,6 +186,11 @@ class ClientSession(Session):
             self.refuse(error, now)
         else:
             self.settle(now)
+
+    def hold(self) -> None:
+        """Read no more: the next request has to wait, though the client has a server connection."""
+        self.held = True
+        self.port.pause()
 
     def release_hold(self, now: float) -> None:
         """Go on with what was held back."""

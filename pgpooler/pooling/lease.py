@@ -1,4 +1,4 @@
-"""A lease: one client holds one server connection.  What the server says meanwhile, and how long it takes.
+"""A lease: one client holds one server connection.  What the two say to each other, and how long it takes.
 
 There is one such object for each server connection; `begin` and `end` say whose it is.
 """
@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING
 from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError
 from pgpooler.pooling.blocks import BlockGuard
-from pgpooler.pooling.session_state import SessionState
+from pgpooler.pooling.session_state import PASS, WAIT, SessionState
 from pgpooler.pooling.states import ServerState
-from pgpooler.pooling.traffic import REPLIES, REPLIES_AND_TAGS, TAKEN_LIMIT
+from pgpooler.pooling.traffic import REPLIES, REPLIES_AND_TAGS, REQUESTS, TAKEN_LIMIT, TEXTS, VOID, check_request
 from pgpooler.protocol import codes, messages
 
 if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
     from pgpooler.pooling.server import ServerSession
+    from pgpooler.protocol.framer import Framer
+
+OURS = (ServerState.REFUSING, ServerState.ASKING)
+"""States in which the server of a client runs a statement of our own."""
 
 
 class Lease:
-    """Passes on to the client what the server says, and notes what the rules of release and the timeouts need."""
+    """Passes on what each says to the other, and notes what the rules of release and the timeouts need."""
 
     __slots__ = (
         "_blocks",
@@ -60,15 +64,80 @@ class Lease:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def begin_request(self, now: float) -> None:
+    def forward(self, client: ClientSession, now: float) -> bool:
+        """Note what is owed for each request and pass everything on in one stretch; True: the client said Terminate.
+
+        Raises ProtocolViolation for what no frontend may send; what came before it has been sent.
+        """
+        server, framer = self._server, client.framer
+        if not server.owed.requests:
+            self._begin_request(client, now)
+        try:
+            while kind := framer.run(REQUESTS):
+                if self._must_wait(kind):
+                    client.hold()
+                    return False
+                check_request(kind, framer.length)
+                if kind == codes.TERMINATE:
+                    return True
+                fate = self._look_at_request(framer, kind) if self.session_state.observed else PASS
+                if fate == WAIT:
+                    return False
+                server.owed.sent(kind)
+                if fate == PASS:
+                    framer.pass_on()
+                else:
+                    self._replace_request(client, kind)
+            return False
+        finally:
+            self._send_run(client)
+
+    def _must_wait(self, kind: int) -> bool:
+        """Say whether a request is held back: the server does something of ours, or is being told to give a query up.
+
+        In statement mode at most one ReadyForQuery is owed: what follows waits until it is here.  What is sent into an
+        open COPY is for the server to judge: held back, it would wait for the end of the COPY.
+        """
+        server = self._server
+        if server.state in OURS:
+            return True
+        if kind in VOID or server.owed.copy_in:
+            return False
+        if self.overdue and kind != codes.SYNC:
+            return True
+        return self._blocks is not None and server.owed.ready_due
+
+    def _look_at_request(self, framer: Framer, kind: int) -> int:
+        """Look at what a request may leave in the session; return what becomes of it."""
+        if kind in TEXTS:
+            return self.session_state.look(framer, kind)
+        self.session_state.look_at_request(kind)
+        return PASS
+
+    def _replace_request(self, client: ClientSession, kind: int) -> None:
+        """Send something that the server refuses instead of a request that is not to run."""
+        self._send_run(client)
+        if not self._server.port.write_all(self.session_state.refusal(client.framer, kind)):
+            client.port.pause()
+        client.framer.drop()
+
+    def _send_run(self, client: ClientSession) -> None:
+        """Send the server what the framer has passed over; while some of it is queued the client is not read."""
+        framer = client.framer
+        if framer.position > framer.mark:
+            if not self._server.port.write(framer.buffer, framer.mark, framer.position):
+                client.port.pause()
+            framer.passed()
+
+    def _begin_request(self, client: ClientSession, now: float) -> None:
         """The server has done everything: from now on counts how long it takes for what comes."""
         server = self._server
         self.busy_since = now
         if server.status == codes.IDLE:
             self.transaction_since = now
         patience = server.pool.patience
-        if patience and server.client is not None:
-            server.service.deadlines.at(now + patience, server.client)
+        if patience:
+            server.service.deadlines.at(now + patience, client)
 
     def _request_done(self, client: ClientSession, now: float) -> None:
         """A ReadyForQuery has come: another request has its turn, or the lease may be over."""

@@ -164,10 +164,6 @@ class ServerSession(Session):
         self.until = now + seconds
         self.service.deadlines.at(self.until, self)
 
-    def forward(self, buffer: bytearray, start: int, stop: int) -> bool:
-        """Send the client's bytes; False when some had to be queued.  Their requests are in `owed` already."""
-        return self.port.write(buffer, start, stop)
-
     def release(self, now: float, *, in_part: bool, abrupt: bool) -> None:
         """The client is gone.  `in_part`: it left in the middle of a message; `abrupt`: without Terminate."""
         self.client = None
@@ -225,10 +221,6 @@ class ServerSession(Session):
         self._patience(STARTING_TIMEOUT, now)
         if self.client is not None:
             self.client.settle(now)
-
-    def roll_back(self) -> None:
-        """Roll back what is refused.  The client is not in the middle of a message."""
-        self.ask("ROLLBACK")
 
     def ask_for_session_state(self, now: float) -> None:
         """Ask the server what the client has left in the session; the lease goes on, or ends, when it has answered."""

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pgpooler.config.model import PoolMode, ResetPolicy
+from pgpooler.config.model import PoolMode, ResetPolicy, SessionStatePolicy
 from pgpooler.errors import ServerUnavailable
 from pgpooler.pooling.client import ClientSession
 from pgpooler.pooling.pool import Pool
@@ -54,6 +54,10 @@ STATEMENTS = (
     "copyin {}",
     "copyin {}|row {}|copyin {}",
     "",
+    "SELECT '{}'",
+    "LISTEN {}",
+    "CREATE TEMP TABLE {}",
+    "UNLISTEN *",
 )
 OTHERS = (
     FLUSH,
@@ -103,6 +107,7 @@ class SessionMode(RuleBasedStateMachine):
         max_queue=st.sampled_from((0, 0, 1)),
         server_capacity=st.sampled_from((None, 1, 7, 200)),
         reset=st.sampled_from(ResetPolicy),
+        on_session_state=st.sampled_from((SessionStatePolicy.PIN, SessionStatePolicy.ALLOW)),
     )
     def begin(
         self,
@@ -113,10 +118,13 @@ class SessionMode(RuleBasedStateMachine):
         max_queue: int,
         server_capacity: int | None,
         reset: ResetPolicy,
+        on_session_state: SessionStatePolicy,
     ) -> None:
         self.settings: dict[str, object] = {
             "pool_mode": self.mode,
-            "server_reset_query": ResetPolicy.ALWAYS if self.mode is PoolMode.SESSION else reset,
+            "server_reset_query": "always" if self.mode is PoolMode.SESSION else str(reset),
+            "on_session_state": on_session_state,
+            "max_pinned": 100,
             "query_wait_timeout": wait,
             "server_idle_timeout": idle,
             "session_idle_timeout": idle,
