@@ -172,11 +172,12 @@ class Lease:
                 break
             if not server.note(kind):
                 break
-            if kind == codes.COMMAND_COMPLETE and self.session_state.observed:
-                self.session_state.look_at_tag(framer.body()[:-1])
+            if kind == codes.COMMAND_COMPLETE:
+                if self.session_state.observed:
+                    self.session_state.look_at_tag(bytes(framer.buffer[framer.body_start : framer.body_stop - 1]))
             elif kind == codes.PARAMETER_STATUS:
                 self.session_state.parameter_changed()
-            if not self._keep_back(client, kind, now):
+            if not (self._blocks is not None or self._replacements) or not self._keep_back(client, kind, now):
                 framer.pass_on()
             if kind == codes.READY_FOR_QUERY and server.client is client:
                 self._request_done(client, now)

@@ -266,6 +266,8 @@ class ServerSession(Session):
             self.status = messages.read_ready_for_query(framer.body())
             if not self.owed.ready() and not self.owed.doubt:
                 raise ProtocolViolation("the server is ready for a query although none was under way")
+        elif kind == codes.COMMAND_COMPLETE:
+            return framer.take(TAKEN_LIMIT)
         elif kind == codes.PARAMETER_STATUS:
             if not framer.take(TAKEN_LIMIT):
                 return False
@@ -276,8 +278,6 @@ class ServerSession(Session):
                 return False
             self.farewell = is_last_error(framer.body())
             self.owed.error()
-        elif kind == codes.COMMAND_COMPLETE:
-            return framer.take(TAKEN_LIMIT)
         elif kind == codes.DATA_ROW and self.state == ASKING:
             if not framer.take(TAKEN_LIMIT):
                 return False

@@ -38,6 +38,7 @@ QUESTIONS = {
     evidence.HELD_CURSOR: "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)",
     evidence.PREPARED: "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)",
 }
+UNREAD = evidence.CLEANING | evidence.UNREAD
 TRUE = b"t"
 REFUSED = "pgpooler_refuses_{}"
 """The server refuses for us: this is no statement, so that the transaction fails and a batch is skipped, as with any
@@ -67,6 +68,7 @@ class SessionState:
     def __init__(self, server: ServerSession) -> None:
         self._server = server
         self._route = server.pool.route
+        self._texts = server.service.texts
         self._policy = SessionStatePolicy.ALLOW
         self._doubts = 0  # kinds of pins of which there is evidence since the server was asked last
         self._lasting = 0  # the same, from statements with a name, which may run again
@@ -87,7 +89,8 @@ class SessionState:
     def end(self) -> None:
         """The lease is over.  What is `left` stays until it is cleaned away."""
         self._doubts = self._lasting = self.pins = 0
-        self._server.pool.pinned.discard(self._server)
+        if self._server.pool.pinned:
+            self._server.pool.pinned.discard(self._server)
 
     def cleaned(self) -> None:
         """Nothing is left."""
@@ -98,21 +101,23 @@ class SessionState:
     def look(self, framer: Framer, kind: int) -> int:
         """Look at the text of a Query or Parse that the framer has stopped at; return what is to become of it."""
         if framer.length > evidence.LONGEST_READ:
-            bits, named = evidence.CLEANING | evidence.UNREAD, kind == codes.PARSE
-        elif not framer.head(framer.length):
+            return self._decide(UNREAD, named=kind == codes.PARSE)
+        if not framer.head(framer.length):
             return WAIT
-        else:
-            body = framer.body()
-            name, text = body.split(b"\0", 2)[:2] if kind == codes.PARSE and body.count(b"\0") > 1 else (b"", body)
-            bits, named = self._server.service.texts.look(text.rstrip(b"\0")), bool(name)
-        if named:  # it lives under the client's name, which the next client may want to use
-            self.left |= evidence.PREPARED
-        if bits:
-            if bits & evidence.PINNING and self._refused(bits & evidence.PINNING):
-                return REFUSE
-            self._note(bits)
-            if named:
-                self._lasting |= bits & evidence.PINNING
+        if kind == codes.QUERY:
+            bits = self._texts.look(bytes(framer.buffer[framer.body_start : framer.body_stop - 1]))
+            return self._decide(bits) if bits else PASS
+        name, _, rest = framer.body().partition(b"\0")
+        return self._decide(self._texts.look(rest.partition(b"\0")[0]), named=bool(name))
+
+    def _decide(self, bits: int, *, named: bool = False) -> int:
+        """Note what a statement may leave, unless it is not to run."""
+        if bits & evidence.PINNING and self._refused(bits & evidence.PINNING):
+            return REFUSE
+        self._note(bits)
+        if named:
+            self.left |= evidence.PREPARED  # it lives under the client's name, which the next client may want to use
+            self._lasting |= bits & evidence.PINNING
         return PASS
 
     def look_at_request(self, kind: int) -> None:

@@ -54,7 +54,6 @@ __all__ = [
 ]
 
 LONGEST_READ = 8192  # bytes; a longer text is not read
-LONGEST_FORGOTTEN = 512  # bytes; a plain text up to here is proven again faster than it is worth to remember
 CACHE_SIZE = 8 << 20  # bytes
 ENTRY_OVERHEAD = 128  # bytes of a cached text besides its own: the object's head and its place in the table
 
@@ -110,8 +109,6 @@ class Texts:
             return NOT_UNDERSTOOD
         found = self._old.pop(text, None)
         if found is None:
-            if len(text) <= LONGEST_FORGOTTEN and is_plain(text):
-                return NOTHING
             found = of_text(text)
         self._size += len(text) + ENTRY_OVERHEAD
         if self._size > self._half:
