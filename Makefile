@@ -50,7 +50,7 @@ format: $(VENV)/.tox ## let ruff format the source
 campaign: $(VENV)/.tox ## very long Hypothesis runs
 	@$(TOX) -e campaign
 
-load: $(VENV)/.tox ## a short headless run of Locust through PgPooler
+load: $(VENV)/.tox ## a short headless run of Locust through PgPooler, in all three pool modes
 	@$(TOX) -e load
 
 bench: $(VENV)/.demo ## compare pgbench direct and through PgPooler (and PgBouncer where it is installed)

@@ -18,13 +18,14 @@ from loadtests.poolers import Login, Pool, PoolerFailed, Target, pgpooler
 from pgpooler.demo import postgres
 from pgpooler.errors import PgPoolerError
 
+MODES = ("session", "transaction", "statement")
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 EPILOG = """\
 examples:
-  python -m loadtests                                   20 users for 20 seconds in session mode
+  python -m loadtests                                   20 users for 20 seconds, spread over the three pool modes
   python -m loadtests --users 200 --pool-size 20 --run-time 5m
-  python -m loadtests --modes session,transaction       users of both classes, each with a database of its own
+  python -m loadtests --modes transaction               users of this class alone
 """
 
 
@@ -36,7 +37,7 @@ def arguments() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--modes", default="session", help="pool modes, separated by commas (default: session)")
+    parser.add_argument("--modes", default=",".join(MODES), help="pool modes, separated by commas (default: all three)")
     parser.add_argument(
         "--users", type=int, default=20, help="users at the same time, of all modes together (default: 20)"
     )
@@ -85,7 +86,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     parser = arguments()
     options = parser.parse_args(command_line)
     modes = options.modes.split(",")
-    unknown = set(modes) - {"session", "transaction", "statement"}
+    unknown = set(modes) - set(MODES)
     if unknown:
         parser.error(f"unknown pool mode: {', '.join(sorted(unknown))}")
     try:

@@ -34,6 +34,8 @@ class Application(User):
 
     abstract = True
     url: ClassVar[str] = ""
+    options: ClassVar[dict[str, Any]] = {}
+    """What the driver must be told for this pool mode."""
     wait_time = between(0, 0.02)
 
     @contextlib.contextmanager
@@ -56,7 +58,7 @@ class Application(User):
 
     def connect(self) -> psycopg.Connection[Any]:
         """Open a connection; every statement is a transaction of its own unless one is begun."""
-        return psycopg.connect(self.url, autocommit=True, connect_timeout=60)
+        return psycopg.connect(self.url, autocommit=True, connect_timeout=60, **self.options)
 
 
 def expect(found: object, wanted: object, promise: str) -> None:
@@ -116,6 +118,7 @@ class TransactionUser(Application):
 
     abstract = not URLS["transaction"]
     url = URLS["transaction"]
+    options = {"prepare_threshold": None}  # prepared statements end with the transaction
 
     def on_start(self) -> None:
         """Log in once; the connection is kept for all transactions."""
@@ -137,7 +140,7 @@ class TransactionUser(Application):
 
     @task(3)
     def query(self) -> None:
-        """One statement, prepared by psycopg from its sixth time on."""
+        """One statement, a transaction of its own."""
         number = random.randrange(1_000_000)  # noqa: S311 - not a secret
         with self.measured("query with a parameter"):
             expect(value(self.connection, "SELECT %s::int + 1", number), number + 1, "the answer is to this question")
@@ -148,6 +151,7 @@ class StatementUser(Application):
 
     abstract = not URLS["statement"]
     url = URLS["statement"]
+    options = {"prepare_threshold": None}  # prepared statements end with the statement
 
     def on_start(self) -> None:
         """Log in once; the connection is kept for all statements."""

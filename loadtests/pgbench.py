@@ -31,15 +31,19 @@ from pgpooler.implementation import description
 
 DIRECT, PGPOOLER, PGBOUNCER = "direct", "PgPooler", "PgBouncer"
 DATABASE = "bench"
+ERRORS_QUOTED = 2_000
+"""Characters of pgbench's complaints that an error message quotes."""
 
 EPILOG = """\
 examples:
   python -m loadtests.pgbench                                    10 clients, SELECT 1, session mode
   python -m loadtests.pgbench --protocol prepared --workload accounts
   python -m loadtests.pgbench --mode transaction --clients 100 --pool-size 10
+  python -m loadtests.pgbench --mode statement --clients 100 --pool-size 10 --protocol extended
   python -m loadtests.pgbench --rounds 5 --seconds 20 --json > result.json
 
 In session mode every client needs a server connection of its own, so --pool-size must be at least --clients.
+What a pool mode rules out (docs/explanation/pool-modes.md) is refused at once.
 PgBouncer is used when it is found on PATH or in /usr/sbin (Debian: apt install pgbouncer).
 """
 
@@ -152,7 +156,8 @@ class Bench:
             check=False,
         )
         if completed.returncode:
-            raise PoolerFailed(f"{' '.join(command)} ended with {completed.returncode}:\n{completed.stderr}")
+            said = completed.stderr[:ERRORS_QUOTED]  # pgbench says the same for every client
+            raise PoolerFailed(f"{' '.join(command)} ended with {completed.returncode}:\n{said}")
         return completed.stdout
 
 
@@ -290,14 +295,25 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def impossible(options: argparse.Namespace) -> str:
+    """Say what the pool mode rules out among these options; empty if nothing."""
+    if options.mode == "session" and options.pool_size < options.clients:
+        return "in session mode --pool-size must be at least --clients, else clients wait for ever"
+    if options.mode != "session" and options.protocol == "prepared":
+        return f"in {options.mode} mode prepared statements end with the lease: not with --protocol prepared"
+    if options.mode == "statement" and options.workload == "transfer":
+        return "statement mode refuses transaction blocks: not with --workload transfer"
+    return ""
+
+
 def main(command_line: Sequence[str] | None = None) -> int:
     """Compare and print; 0 if no transaction failed, 1 if one did, 2 if something could not be started."""
     parser = arguments()
     options = parser.parse_args(command_line)
     if options.pool_size is None:
         options.pool_size = options.clients if options.mode == "session" else min(options.clients, 10)
-    if options.mode == "session" and options.pool_size < options.clients:
-        parser.error("in session mode --pool-size must be at least --clients, else clients wait for ever")
+    if reason := impossible(options):
+        parser.error(reason)
     try:
         found = compare(options)
     except (PgPoolerError, PoolerFailed) as error:

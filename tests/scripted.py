@@ -300,6 +300,7 @@ class PostgreSQL:
 
     def _message(self, kind: str, body: bytes) -> Running:
         if kind == "Q":
+            self.prepared.pop(b"", None)
             text = body[:-1].decode()
             for statement in STATEMENTS.split(text):
                 yield from self._execute(statement)

@@ -165,11 +165,13 @@ class ClientSession(Session):
         elif self.framer.passing:
             return
         elif server.state == ServerState.REFUSING:
-            server.ask("ROLLBACK")  # now that no message of ours is half sent
+            if not server.cancels:  # one under way could hit the ROLLBACK
+                server.ask("ROLLBACK")  # now that no message of the client is half sent
         elif self.mode is PoolMode.SESSION or server.state != ServerState.ACTIVE or not server.releasable:
             return
         elif server.lease.session_state.unknown:
-            server.ask_for_session_state(now)
+            if not server.cancels:
+                server.ask_for_session_state(now)
         elif server.lease.session_state.pins:
             self.release_hold(now)
         else:
@@ -243,6 +245,7 @@ class ClientSession(Session):
         if server is None:
             return
         self.state = ACTIVE
+        self.held = False
         self.last_traffic = now
         if self.welcomed:
             pass

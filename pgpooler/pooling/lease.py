@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError
 from pgpooler.pooling.blocks import BlockGuard
-from pgpooler.pooling.session_state import PASS, WAIT, SessionState
+from pgpooler.pooling.session_state import FORGET, PASS, WAIT, SessionState
 from pgpooler.pooling.states import ServerState
-from pgpooler.pooling.traffic import REPLIES, REPLIES_AND_TAGS, REQUESTS, TAKEN_LIMIT, TEXTS, VOID, check_request
+from pgpooler.pooling.traffic import REPLIES, REPLIES_AND_TAGS, REQUESTS, TAKEN_LIMIT, VOID, check_request
 from pgpooler.protocol import codes, messages
 
 if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
     from pgpooler.pooling.server import ServerSession
-    from pgpooler.protocol.framer import Framer
 
 OURS = (ServerState.REFUSING, ServerState.ASKING)
 """States in which the server of a client runs a statement of our own."""
@@ -80,8 +79,10 @@ class Lease:
                 check_request(kind, framer.length)
                 if kind == codes.TERMINATE:
                     return True
-                fate = self._look_at_request(framer, kind) if self.session_state.observed else PASS
-                if fate == WAIT:
+                fate = self.session_state.look(framer, kind) if self.session_state.observed else PASS
+                if fate == FORGET:
+                    self._forget_unnamed(client, now)
+                if fate in (WAIT, FORGET):
                     return False
                 server.owed.sent(kind)
                 if fate == PASS:
@@ -107,12 +108,12 @@ class Lease:
             return True
         return self._blocks is not None and server.owed.ready_due
 
-    def _look_at_request(self, framer: Framer, kind: int) -> int:
-        """Look at what a request may leave in the session; return what becomes of it."""
-        if kind in TEXTS:
-            return self.session_state.look(framer, kind)
-        self.session_state.look_at_request(kind)
-        return PASS
+    def _forget_unnamed(self, client: ClientSession, now: float) -> None:
+        """Let the server forget an earlier client's unnamed statement, as soon as nothing is owed."""
+        client.hold()
+        self._send_run(client)
+        if not self._server.owed.requests:
+            self._server.prepare(";", now)
 
     def _replace_request(self, client: ClientSession, kind: int) -> None:
         """Send something that the server refuses instead of a request that is not to run."""
@@ -154,11 +155,11 @@ class Lease:
 
     def canceled(self, now: float) -> None:
         """A cancel request ended: what was held back so that it would not be hit goes on."""
-        server = self._server
-        if self.overdue and not server.cancels and not server.owed.requests:
+        server, client = self._server, self._server.client
+        if client is not None and not server.cancels and not server.owed.requests:
             self.overdue = False
-            if server.client is not None:
-                server.client.release_hold(now)
+            client.settle(now)
+            client.release_hold(now)
 
     # -- replies -------------------------------------------------------------------------------------------------------
 

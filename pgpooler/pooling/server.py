@@ -13,6 +13,7 @@ from pgpooler.pooling.lease import Lease
 from pgpooler.pooling.owed import Owed
 from pgpooler.pooling.port import Port, Session
 from pgpooler.pooling.server_login import ServerLogin
+from pgpooler.pooling.session_state import NONE
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import (
     REPLIES,
@@ -151,9 +152,13 @@ class ServerSession(Session):
         else:
             undo = "" if self.settings == "" else "RESET ALL"
             self.settings = None
-            self.state = STARTING
-            self._patience(STARTING_TIMEOUT, now)
-            self.ask("; ".join(statement for statement in (undo, client.settings) if statement))
+            self.prepare("; ".join(statement for statement in (undo, client.settings) if statement), now)
+
+    def prepare(self, statement: str, now: float) -> None:
+        """Run a statement of ours before the client may go on."""
+        self.state = STARTING
+        self._patience(STARTING_TIMEOUT, now)
+        self.ask(statement)
 
     @property
     def releasable(self) -> bool:
@@ -296,6 +301,7 @@ class ServerSession(Session):
         """Let the server run a statement of ours."""
         self.asked = statement
         self.error = None
+        self.lease.session_state.unnamed = NONE
         self.owed.sent(codes.QUERY)
         self.port.write_all(messages.query(statement))
 

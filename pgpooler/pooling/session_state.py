@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from pgpooler.pooling.server import ServerSession
     from pgpooler.protocol.framer import Framer
 
-PASS, WAIT, REFUSE = range(3)
-"""What becomes of a request whose text was looked at: it goes on, it is not here whole, the server is not to run it."""
+PASS, WAIT, REFUSE, FORGET = range(4)
+"""What becomes of a request that was looked at: it goes on, it is not here whole, the server is not to run it, the
+server must first forget the unnamed statement."""
+
+NONE, OWN, STRANGE = range(3)
+"""Whose the unnamed statement on the server is: nobody's, this lease's, that of an earlier one."""
+MAY_USE_UNNAMED = (codes.BIND, codes.CLOSE, codes.DESCRIBE, codes.EXECUTE)
+"""Requests that begin a batch in which an unnamed statement may be used that the batch has not parsed."""
 
 # What the server is asked; operators and functions are qualified, because the session's search_path is the client's.
 QUESTIONS = {
@@ -60,9 +66,11 @@ class SessionState:
         "_refusals",
         "_route",
         "_server",
+        "_texts",
         "left",
         "observed",
         "pins",
+        "unnamed",
     )
 
     def __init__(self, server: ServerSession) -> None:
@@ -77,12 +85,15 @@ class SessionState:
         self.observed = False  # somebody wants to know: the cleaning, or the pins
         self.left = 0
         self.pins = 0
+        self.unnamed = NONE  # a simple Query ends it, ours too
 
     def begin(self, route: Route, mode: PoolMode) -> None:
         """A lease begins."""
         self._route = route
         self._policy = SessionStatePolicy.ALLOW if mode is PoolMode.SESSION else route.on_session_state
         self.observed = self._policy is not SessionStatePolicy.ALLOW or route.reset_policy is ResetPolicy.SMART
+        if self.unnamed:
+            self.unnamed = STRANGE
         if not self.observed:
             self.left |= evidence.CLEANING  # should the policy be another one when the lease ends
 
@@ -99,16 +110,44 @@ class SessionState:
     # -- evidence ------------------------------------------------------------------------------------------------------
 
     def look(self, framer: Framer, kind: int) -> int:
-        """Look at the text of a Query or Parse that the framer has stopped at; return what is to become of it."""
-        if framer.length > evidence.LONGEST_READ:
-            return self._decide(UNREAD, named=kind == codes.PARSE)
-        if not framer.head(framer.length):
-            return WAIT
+        """Look at a request that the framer has stopped at; return what is to become of it."""
         if kind == codes.QUERY:
+            return self._look_at_query(framer)
+        if kind == codes.PARSE:
+            return self._look_at_parse(framer)
+        if kind == codes.FUNCTION_CALL:
+            self.left |= evidence.CLEANING
+        elif kind in MAY_USE_UNNAMED:
+            if self.unnamed == STRANGE:
+                return FORGET
+            if self._lasting and kind == codes.EXECUTE:
+                self._doubts |= self._lasting
+        return PASS
+
+    def _look_at_query(self, framer: Framer) -> int:
+        """Look at the text of a Query, unless it is too long to be looked at."""
+        bits = UNREAD
+        if framer.length <= evidence.LONGEST_READ:
+            if not framer.head(framer.length):
+                return WAIT
             bits = self._texts.look(bytes(framer.buffer[framer.body_start : framer.body_stop - 1]))
-            return self._decide(bits) if bits else PASS
-        name, _, rest = framer.body().partition(b"\0")
-        return self._decide(self._texts.look(rest.partition(b"\0")[0]), named=bool(name))
+        self.unnamed = NONE
+        return self._decide(bits) if bits else PASS
+
+    def _look_at_parse(self, framer: Framer) -> int:
+        """Look at the name and the text of a Parse; one that is too long to be looked at has its name all the same."""
+        bits = UNREAD
+        read = framer.length <= evidence.LONGEST_READ
+        if not framer.head(framer.length if read else 1):
+            return WAIT
+        named = framer.body_stop > framer.body_start and framer.buffer[framer.body_start] != 0
+        if named and self.unnamed == STRANGE:
+            return FORGET
+        if read:
+            bits = self._texts.look(framer.body().partition(b"\0")[2].partition(b"\0")[0])
+        if not named:
+            self.unnamed = OWN
+        return self._decide(bits, named=named) if bits or named else PASS
 
     def _decide(self, bits: int, *, named: bool = False) -> int:
         """Note what a statement may leave, unless it is not to run."""
@@ -119,13 +158,6 @@ class SessionState:
             self.left |= evidence.PREPARED  # it lives under the client's name, which the next client may want to use
             self._lasting |= bits & evidence.PINNING
         return PASS
-
-    def look_at_request(self, kind: int) -> None:
-        """Note a request without a text."""
-        if kind == codes.FUNCTION_CALL:
-            self.left |= evidence.CLEANING
-        elif self._lasting and kind == codes.EXECUTE:
-            self._doubts |= self._lasting
 
     def look_at_tag(self, tag: bytes) -> None:
         """Note the tag of a CommandComplete (protocol-message-formats).

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from tests.integration.wire import Address
 
+CANCEL_REQUEST_CODE = 80877102
 ABORT = struct.pack("ii", 1, 0)
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
@@ -192,3 +193,38 @@ class FaultProxy(Listening):
             else:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
+
+
+Fate = Callable[[socket.socket, Callable[[], None]], None]
+"""What becomes of a cancel request: it gets the connection it came on, and what delivers it to the server."""
+
+
+class CancelProxy(FaultProxy):
+    """A relay to a server that leaves sessions alone; what becomes of cancel requests is a `fate` that tests choose."""
+
+    def __init__(self, target: Address, fate: Fate) -> None:
+        self.fate = fate
+        super().__init__(target)
+
+    def handle(self, connection: socket.socket) -> None:
+        while len(head := connection.recv(8, socket.MSG_PEEK)) < 8:
+            if not head:
+                return
+        length, code = struct.unpack("!ii", head)
+        if code != CANCEL_REQUEST_CODE:
+            super().handle(connection)
+            return
+        request = connection.recv(length, socket.MSG_WAITALL)
+        self.fate(connection, lambda: self._deliver(request))
+
+    def _deliver(self, request: bytes) -> None:
+        """Tell the server, and wait until it has closed: then it has sent the signal."""
+        with socket.create_connection(self._target) as server:
+            server.sendall(request)
+            while server.recv(1):
+                pass
+
+
+def orderly(connection: socket.socket, deliver: Callable[[], None]) -> None:
+    """The cancel request is delivered, then its connection ends as the server ends it."""
+    deliver()

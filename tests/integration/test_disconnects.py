@@ -269,6 +269,7 @@ REQUESTS = {
     "simple": query("INSERT INTO marks VALUES ('x')"),
     "extended": extended("INSERT INTO marks VALUES ($1)", b"x"),
     "transaction": query("BEGIN") + query("INSERT INTO marks VALUES ('x')"),
+    "copy": query("COPY marks FROM STDIN") + copy_data(b"x\n") + encode(frontend("CopyDone")),
 }
 
 

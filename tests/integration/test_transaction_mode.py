@@ -24,16 +24,13 @@ from tests.integration.clients import Connection, background, server_process, te
 from tests.integration.data_planes import DataPlaneFactory, RunningDataPlane
 from tests.integration.servers import TwoServers
 from tests.integration.test_disconnects import SITUATIONS, WAYS, assert_no_trace, leave_state
+from tests.integration.test_isolation import POLICIES
 from tests.integration.wire import (
-    SYNC,
     TERMINATE,
     Wire,
-    bind,
     copy_data,
     error_fields,
-    execute,
     extended,
-    parse,
     query,
     row_values,
     sqlstate,
@@ -364,129 +361,6 @@ def test_a_startup_parameter_that_the_server_refuses_ends_the_login_in_the_serve
         assert value(connection, "SELECT 1") == 1
 
 
-# -- what the next client finds ----------------------------------------------------------------------------------------
-
-TRACES = {
-    "settings": "SELECT name, setting FROM pg_settings WHERE source = 'session' "
-    "AND name NOT IN ('client_encoding', 'application_name') ORDER BY 1",
-    "own settings": "SELECT current_setting('own.setting', true)",
-    "users": "SELECT current_user, session_user",
-    "temporary tables": "SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema() ORDER BY 1",
-    "prepared statements": "SELECT name FROM pg_prepared_statements ORDER BY 1",
-    "channels": "SELECT * FROM pg_listening_channels()",
-    "advisory locks": "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
-    "cursors": "SELECT name FROM pg_cursors",
-}
-LEFTOVERS = {
-    "SET": ["SET work_mem = '7MB'", "SET TimeZone = 'Asia/Tokyo'"],
-    "SET in a transaction": ["BEGIN", "SET work_mem = '7MB'", "COMMIT"],
-    "set_config": ["SELECT set_config('work_mem', '7MB', false), set_config('own.setting', 'x', false)"],
-    "SET ROLE": ["SET ROLE pg_monitor"],
-    "SET SESSION AUTHORIZATION": ["SET SESSION AUTHORIZATION pg_monitor"],
-    "a temporary table": ["CREATE TEMP TABLE left_behind AS SELECT 1 AS x"],
-    "advisory locks": ["SELECT pg_advisory_lock(42), pg_advisory_lock_shared(43)"],
-    "a cursor WITH HOLD": ["BEGIN; DECLARE left_behind CURSOR WITH HOLD FOR SELECT 1; COMMIT"],
-    "LISTEN": ["LISTEN left_behind"],
-    "PREPARE": ["PREPARE left_behind AS SELECT 1"],
-    "a setting made by a trigger": ["INSERT INTO planted VALUES (1)"],
-}
-
-
-def plant(observer: Connection) -> None:
-    """Create a table with a trigger that sets a parameter for the session: nothing on the wire tells of it."""
-    observer.execute("CREATE TABLE planted (x int)")
-    observer.execute(
-        "CREATE FUNCTION plant() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$BEGIN PERFORM set_config('own.setting', 'planted', false); RETURN NEW; END$$"
-    )
-    observer.execute("CREATE TRIGGER plant BEFORE INSERT ON planted FOR EACH ROW EXECUTE FUNCTION plant()")
-
-
-def traces(client: Wire) -> dict[str, list[Any]]:
-    return {name: client.values(text) for name, text in TRACES.items()}
-
-
-INVISIBLE = ("a setting made by a trigger",)
-"""What no text and no reply tells of: the limit of `smart` (docs/explanation/pool-modes.md)."""
-
-
-@pytest.mark.parametrize("policy", ["always", "smart"])
-def test_the_next_client_finds_nothing_of_what_a_statement_left(
-    policy: str, start: Start, database: str, observer: Connection
-) -> None:
-    """W5, W19: the first client is still connected.  Nothing is pinned here, so that everything has to be cleaned."""
-    plant(observer)
-    under_test = start(server_reset_query=policy, on_session_state="allow")
-    with under_test.wire() as first, under_test.wire() as second:
-        first.log_in(database=database)
-        second.log_in(database=database)
-        (process,) = second.values("SELECT pg_backend_pid()")
-        expected = traces(second)
-        expected["own settings"] = [""]  # a name once known is empty, not missing, after RESET
-        for name, statements in LEFTOVERS.items():
-            if policy == "smart" and name in INVISIBLE:
-                continue
-            for statement in statements:
-                assert first.ask(statement)[-1].name == "ReadyForQuery"
-            found = traces(second)
-            found["own settings"] = [found["own settings"][0] or ""]
-            assert found == expected, name
-            assert second.values("SELECT pg_backend_pid()") == [process], name
-        first.send(parse("SELECT 1", name=b"left_behind") + SYNC)
-        assert [message.name for message in first.until()] == ["ParseComplete", "ReadyForQuery"]
-        assert second.values(TRACES["prepared statements"]) == []
-        second.send(bind(name=b"left_behind") + execute() + SYNC)
-        assert sqlstate(second.until()[0]) == "26000"
-
-
-def test_what_a_trigger_leaves_is_the_limit_of_smart(start: Start, database: str, observer: Connection) -> None:
-    """The documents say so; `always` is the guarantee."""
-    plant(observer)
-    under_test = start(server_reset_query="smart")
-    with under_test.wire() as first, under_test.wire() as second:
-        first.log_in(database=database)
-        second.log_in(database=database)
-        first.ask("INSERT INTO planted VALUES (1)")
-        assert second.values(TRACES["own settings"]) == ["planted"]
-
-
-def test_with_never_the_next_client_finds_what_the_one_before_left(
-    start: Start, database: str, observer: Connection
-) -> None:
-    """This is what `never` means (docs/explanation/pool-modes.md); what a client asked for at startup it still gets."""
-    plant(observer)
-    under_test = start(server_reset_query="never", on_session_state="allow")
-    with under_test.wire() as first, under_test.wire() as second, under_test.wire() as third:
-        first.log_in(database=database)
-        second.log_in(database=database)
-        third.log_in(database=database, work_mem="5MB")
-        for name in ("SET", "a setting made by a trigger", "a temporary table", "PREPARE"):
-            for statement in LEFTOVERS[name]:
-                first.values(statement)
-        assert second.values("SHOW work_mem") == ["7MB"]
-        assert second.values(TRACES["own settings"]) == ["planted"]
-        assert second.values(TRACES["temporary tables"]) == ["left_behind"]
-        assert second.values("EXECUTE left_behind") == ["1"]
-        assert third.values("SHOW work_mem") == ["5MB"]
-
-
-def test_a_notification_of_one_client_reaches_no_other(start: Start, database: str, observer: Connection) -> None:
-    under_test = start(on_session_state="allow")
-    with under_test.wire() as first, under_test.wire() as second:
-        first.log_in(database=database)
-        second.log_in(database=database)
-        first.values("LISTEN news")
-        second.values("SELECT 1")
-        observer.execute("NOTIFY news, 'for nobody'")
-        for client in (second, first):
-            assert [message.name for message in client.ask("SELECT 1")] == [
-                "RowDescription",
-                "DataRow",
-                "CommandComplete",
-                "ReadyForQuery",
-            ]
-
-
 # -- clients that vanish -----------------------------------------------------------------------------------------------
 
 
@@ -506,12 +380,13 @@ ORDERLY = (
 
 
 @pytest.mark.parametrize("way", ["close", "reset", "Terminate"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_the_next_client_finds_nothing_of_one_that_vanished_in_any_situation(
-    way: str, start: Start, postgres: PostgresServer, database: str, observer: Connection
+    policy: str, way: str, start: Start, postgres: PostgresServer, database: str, observer: Connection
 ) -> None:
     """W5, W6, W8: in the middle of a query, a transaction, a COPY, a pipeline, a message."""
     observer.execute("CREATE TABLE marks (mark text)")
-    under_test = start()
+    under_test = start(server_reset_query=policy)
     for situation in SITUATIONS if way != "Terminate" else ORDERLY:
         client = under_test.wire()
         client.log_in(database=database)
@@ -522,12 +397,13 @@ def test_the_next_client_finds_nothing_of_one_that_vanished_in_any_situation(
 
 
 @pytest.mark.parametrize("name", test_disconnects.REQUESTS)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_a_request_cut_off_at_any_byte_has_no_effect(
-    name: str, start: Start, postgres: PostgresServer, database: str, observer: Connection
+    policy: str, name: str, start: Start, postgres: PostgresServer, database: str, observer: Connection
 ) -> None:
     """W8: also when a half of it has been given a server connection."""
     observer.execute("CREATE TABLE marks (mark text)")
-    under_test = start()
+    under_test = start(server_reset_query=policy)
     request = test_disconnects.REQUESTS[name]
     with under_test.wire() as successor:
         successor.log_in(database=database)

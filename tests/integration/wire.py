@@ -153,16 +153,23 @@ class Wire:
     def message(self) -> Instance | None:
         """The next whole message, None when the peer has closed the connection between two messages."""
         while True:
-            end = message_end(self.received, Sender.BACKEND, version=self.version)
-            if end is not None and end <= len(self.received):
-                data, self.received = self.received[:end], self.received[end:]
-                return decode(data, Sender.BACKEND, version=self.version)
+            message = self.whole()
+            if message is not None:
+                return message
             data = self.receive()
             if not data:
                 if self.received:
                     raise Closed(self.received)
                 return None
             self.received += data
+
+    def whole(self) -> Instance | None:
+        """The next message if all of it has been received already."""
+        end = message_end(self.received, Sender.BACKEND, version=self.version)
+        if end is None or end > len(self.received):
+            return None
+        data, self.received = self.received[:end], self.received[end:]
+        return decode(data, Sender.BACKEND, version=self.version)
 
     def until(self, *names: str) -> list[Instance]:
         """Every message up to the first with one of these names (ReadyForQuery if none is given), included."""

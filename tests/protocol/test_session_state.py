@@ -326,6 +326,49 @@ def test_a_pinned_client_that_is_quiet_too_long_is_ended() -> None:
     assert other.rows == ["c2"]
 
 
+# -- the unnamed statement ---------------------------------------------------------------------------------------------
+
+BIND = extended("", sync=False)[9:]  # of the unnamed statement, and Execute
+
+
+@pytest.mark.parametrize(
+    ("said", "kinds"),
+    [
+        (BIND + SYNC, "EZ"),
+        (SYNC + BIND + SYNC, "ZEZ"),
+        (frame("D", b"S\0") + BIND + SYNC, "nEZ"),
+        (frame("C", b"S\0") + BIND + SYNC, "3EZ"),
+        (frame("P", b"named\0SELECT 'c2'\0\0\0") + BIND + SYNC, "1EZ"),
+        (extended("SELECT 'c2'", sync=False) + BIND + SYNC, "12TDC2TDCZ"),
+        (query("SELECT 'c2'") + BIND + SYNC, "TDCZEZ"),
+    ],
+)
+@pytest.mark.parametrize("mode", [PoolMode.TRANSACTION, PoolMode.STATEMENT])
+@pytest.mark.parametrize("chunk", [1, 1 << 16])
+def test_nobody_binds_the_unnamed_statement_of_another_client(
+    said: bytes, kinds: str, mode: PoolMode, chunk: int
+) -> None:
+    """Where nothing is cleaned the unnamed statement of the lease before is still on the server."""
+    setting, one, other = smart(pool_size=1, pool_mode=mode)
+    setting.world.chunk = chunk
+    setting.say(one, extended("SELECT 'c1'"))
+    assert b"" in setting.process.prepared
+    setting.say(other, said)
+    assert other.kinds == kinds
+    assert set(other.rows) <= {"c2"}
+    assert set(other.sqlstates) <= {"26000"}
+    assert idle(other)
+    setting.ask(one, "SELECT '{}'")
+    assert one.rows == ["c1"] * 2
+
+
+def test_who_parses_first_costs_no_round_trip() -> None:
+    setting, one, other = smart(pool_size=1)
+    for client in (one, other, one):
+        setting.say(client, extended(f"SELECT '{client.token}'"))
+    assert setting.process.statements == ["SELECT 'c1'", "SELECT 'c2'", "SELECT 'c1'"]
+
+
 def test_in_session_mode_nothing_pins() -> None:
     setting, one, _ = smart(pool_mode=PoolMode.SESSION, pool_size=2)
     setting.ask(one, "LISTEN {}")

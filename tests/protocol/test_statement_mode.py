@@ -326,6 +326,25 @@ def test_a_cancel_does_not_reach_the_rollback_of_a_refusal() -> None:
     assert client.sqlstates == ["0A000"]
 
 
+def test_a_cancel_under_way_to_a_block_does_not_meet_the_rollback_of_its_refusal() -> None:
+    setting = Statements()
+    client = setting.client()
+    setting.say(client, query("begin c1|slow c1"))
+    setting.world.hold_cancels = True
+    Recording(port := setting.world.accept())
+    port.say(messages.cancel_request(client.process_id, client.cancel_key))
+    setting.world.settle()
+    setting.process.release()
+    setting.world.settle()
+    assert "ROLLBACK" not in setting.process.statements
+    assert client.kinds == "CTDC", "it is not told before that is done"
+    setting.world.answer_cancel()
+    setting.world.settle()
+    assert setting.process.statements[-2:] == ["ROLLBACK", "DISCARD ALL"]
+    assert client.sqlstates == ["0A000"]
+    assert idle(client)
+
+
 def test_a_server_that_dies_during_the_rollback_is_told() -> None:
     setting = Statements()
     client = setting.client()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from pgpooler.config.model import AuthMethod, Backend, PoolMode, ResetPolicy, Rule
@@ -469,6 +471,36 @@ def test_a_server_is_not_handed_on_before_a_cancel_for_it_is_settled() -> None:
     setting.world.settle()
     assert other.session.state == ClientState.ACTIVE  # type: ignore[union-attr]
     assert other.errors == []
+
+
+@pytest.mark.parametrize("mode", [TRANSACTION, PoolMode.STATEMENT])
+@pytest.mark.parametrize("how", [Client.terminate, Client.leave, None])
+def test_a_cancel_that_ends_in_an_unknown_way_gives_the_server_to_nobody_not_even_to_its_client(
+    mode: PoolMode, how: Callable[[Client], None] | None
+) -> None:
+    """It may still hit what runs there next: when what runs now is over, the server connection is closed."""
+    setting = Transactions(pool_mode=mode)
+    one, other = setting.clients(2)
+    setting.ask(one, "slow {}")
+    first = setting.process
+    setting.world.hold_cancels = True
+    setting.world.on_cancel = lambda server: None  # it does not arrive yet
+    setting.cancel(one)
+    setting.world.answer_cancel(orderly=False)
+    setting.ask(other, "row {}")
+    assert other.session.state == ClientState.WAITING  # type: ignore[union-attr]
+    if how is not None:
+        how(one)
+    first.release()
+    setting.world.settle()
+    assert other.rows == [other.token]
+    assert first.over
+    assert "DISCARD ALL" not in first.statements[first.statements.index("slow c1") :]
+    if how is None:
+        assert idle(one)
+        setting.ask(one, "row {}")
+    assert len(setting.cluster.processes) == 2
+    assert not setting.cluster.complaints
 
 
 # -- clients that leave ------------------------------------------------------------------------------------------------

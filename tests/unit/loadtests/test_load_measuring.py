@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.pgbench import DIRECT, PGBOUNCER, PGPOOLER, Result, parse, summarise, table
+from loadtests.pgbench import DIRECT, PGBOUNCER, PGPOOLER, Result, main, parse, summarise, table
 from loadtests.processes import ProcessorTime, processor_time, with_descendants
 
 OUTPUT = """\
@@ -60,3 +60,21 @@ def test_descendants_are_found_through_all_threads(tmp_path: Path) -> None:
         (task / "children").write_text(children)
     assert with_descendants(7, tmp_path) == [7, 8, 9, 10]
     assert with_descendants(99, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("command_line", "reason"),
+    [
+        ("--clients 11 --pool-size 10", "--pool-size"),
+        ("--mode transaction --protocol prepared", "prepared"),
+        ("--mode statement --protocol prepared", "prepared"),
+        ("--mode statement --workload transfer", "transaction blocks"),
+    ],
+)
+def test_what_a_pool_mode_rules_out_is_refused_before_anything_is_started(
+    command_line: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command_line.split())
+    assert ended.value.code == 2
+    assert reason in capsys.readouterr().err

@@ -472,13 +472,6 @@ def test_a_text_that_is_too_long_is_not_read() -> None:
     assert len(cache) == 1
 
 
-def test_short_plain_texts_take_no_place() -> None:
-    cache = Texts()
-    for number in range(100):
-        assert cache.look(b"SELECT a FROM t WHERE b = %d" % number) == NOTHING
-    assert len(cache) == 0
-
-
 def test_the_cache_is_bounded_in_bytes() -> None:
     cache = Texts(100_000)
     for number in range(10_000):
