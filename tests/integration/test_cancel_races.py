@@ -264,11 +264,12 @@ def test_a_client_that_waits_with_its_login_has_no_key_that_anybody_could_guess(
         assert newcomer.values("SHOW application_name") == ["new"]
 
 
+@pytest.mark.parametrize(("policy", "reset"), [("always", "^DISCARD ALL"), ("smart", "^CLOSE ALL")])
 def test_a_cancel_request_does_not_hit_the_reset_that_follows_its_clients_statement(
-    start: Start, postgres: PostgresServer, database: str, observer: Connection
+    policy: str, reset: str, start: Start, postgres: PostgresServer, database: str, observer: Connection
 ) -> None:
-    """DISCARD ALL is PgPooler's own: it is not canceled, and the server connection goes on to the next client."""
-    under_test = start("transaction")
+    """The reset is PgPooler's own: it is not canceled, and the server connection goes on to the next client."""
+    under_test = start("transaction", server_reset_query=policy, on_session_state="allow")
     with (
         under_test.wire() as client,
         under_test.wire() as other,
@@ -279,7 +280,7 @@ def test_a_cancel_request_does_not_hit_the_reset_that_follows_its_clients_statem
         (process,) = client.values("BEGIN; CREATE TEMP TABLE dropped (x int); SELECT pg_backend_pid()")
         blocker.execute("LOCK TABLE pg_depend IN EXCLUSIVE MODE")  # what drops the table must wait
         client.values("COMMIT")
-        wait_for(lambda: runs(observer, "^DISCARD ALL"))
+        wait_for(lambda: runs(observer, reset))
         other.send(query("SELECT pg_backend_pid()"))
         client.send(query("SELECT 'again'"))
         wait_for(lambda: waiting(under_test) == 2)
@@ -291,7 +292,7 @@ def test_a_cancel_request_does_not_hit_the_reset_that_follows_its_clients_statem
         assert client.cancel() == b""
         assert sqlstate(client.until()[0]) == "57014"
         assert client.cancel() == b""
-        assert runs(observer, "^DISCARD ALL")
+        assert runs(observer, reset)
         blocker.rollback()
         assert row_values(other.until()) == [process]
     assert under_test.snapshot()["server_connections_made"] == 1
