@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
     from pgpooler.pooling.server import ServerSession
 
-OURS = (ServerState.REFUSING, ServerState.ASKING)
+OURS = (ServerState.STARTING, ServerState.REFUSING, ServerState.ASKING)
 """States in which the server of a client runs a statement of our own."""
 
 

@@ -9,7 +9,7 @@ from pgpooler.pooling.cleaning import KEEPING_PLANS
 from pgpooler.pooling.states import ClientState, ServerState
 from tests.memory import configure
 from tests.protocol.test_transaction_mode import LONG, Transactions, idle
-from tests.scripted import SYNC, Client, extended, frame, query
+from tests.scripted import SYNC, Client, PostgreSQL, extended, frame, query
 
 QUESTIONS = KEEPING_PLANS.split("; ")
 
@@ -26,6 +26,18 @@ def plain(setting: Transactions) -> Client:
 def smart(**settings: object) -> tuple[Transactions, Client, Client]:
     setting = Transactions(**{"server_reset_query": "smart", "pool_size": 2, "max_pinned": 1, **settings})
     return setting, plain(setting), plain(setting)
+
+
+def until_asked(setting: Transactions, client: Client) -> PostgreSQL:
+    """Let the client LISTEN, up to the moment at which its server is being asked what is in its session."""
+    process = setting.process
+    client.say(query("LISTEN c1"))
+    while client.kinds != "CZ":
+        client.port.step_read()
+        process.port.step_far()
+        process.port.step_read()
+        client.port.step_far()
+    return process
 
 
 def asked(setting: Transactions) -> int:
@@ -185,13 +197,7 @@ def test_a_prepared_listen_pins_again_when_it_runs_again() -> None:
 def test_nothing_slips_in_while_the_server_is_asked() -> None:
     """The next request comes before the answer: it is held, and served by the same server connection."""
     setting, one, other = smart(pool_size=1, max_pinned=1)
-    process = setting.process
-    one.say(query("LISTEN c1"))
-    while one.kinds != "CZ":
-        one.port.step_read()
-        process.port.step_far()
-        process.port.step_read()
-        one.port.step_far()
+    process = until_asked(setting, one)
     assert process.port.session.state == ServerState.ASKING  # type: ignore[union-attr]
     one.say(query("SELECT 'c1'") + extended("SELECT 'c1'"))
     other.ask("SELECT 'c2'")
@@ -208,13 +214,7 @@ def test_nothing_slips_in_while_the_server_is_asked() -> None:
 @pytest.mark.parametrize("how", [Client.terminate, Client.leave, Client.break_off])
 def test_a_client_may_leave_while_the_server_is_asked(how) -> None:  # type: ignore[no-untyped-def]
     setting, one, other = smart(pool_size=1, max_pinned=1)
-    process = setting.process
-    one.say(query("LISTEN c1"))
-    while one.kinds != "CZ":
-        one.port.step_read()
-        process.port.step_far()
-        process.port.step_read()
-        one.port.step_far()
+    process = until_asked(setting, one)
     how(one)
     setting.world.settle()
     setting.ask(other, "SELECT '{}'")
@@ -225,13 +225,7 @@ def test_a_client_may_leave_while_the_server_is_asked(how) -> None:  # type: ign
 
 def test_a_cancel_does_not_reach_the_question() -> None:
     setting, one, _ = smart(pool_size=1, max_pinned=1)
-    process = setting.process
-    one.say(query("LISTEN c1"))
-    while one.kinds != "CZ":
-        one.port.step_read()
-        process.port.step_far()
-        process.port.step_read()
-        one.port.step_far()
+    until_asked(setting, one)
     setting.cancel(one)
     assert not setting.cluster.canceled
 
