@@ -134,6 +134,16 @@ class Judge:
         return self._readings[0].facts.status
 
     @property
+    def turn(self) -> Request | None:
+        """The request that the next reply answers; None while nothing is owed.  Where readings differ, the first's."""
+        return self._readings[0].request
+
+    @property
+    def over(self) -> bool:
+        """Whether the backend can say nothing more."""
+        return bool(self._over)
+
+    @property
     def is_ambiguous(self) -> bool:
         """Whether more than one reading is possible at the moment."""
         return len(self._readings) > 1

@@ -147,6 +147,7 @@ class PostgreSQL:
         self.let_go = False  # slow statements do not wait
         self.left = False  # its client's side is closed, which it notices when it reads
         self.user = ""
+        self.simple = True  # it runs a Query, not an Execute
         self.state: set[str] = set()  # of QUESTIONS: what clients have left in the session
         self.undone: set[str] = set()  # the state to which a ROLLBACK goes back
         self.questions = 0
@@ -302,6 +303,7 @@ class PostgreSQL:
         if kind == "Q":
             self.prepared.pop(b"", None)
             text = body[:-1].decode()
+            self.simple = True
             for statement in STATEMENTS.split(text):
                 yield from self._execute(statement)
             self._ready()
@@ -323,6 +325,7 @@ class PostgreSQL:
             portal = body.split(b"\0", 1)[0]
             if portal not in self.portals:
                 raise Failure("34000", "portal does not exist")
+            self.simple = False
             yield from self._execute(self.portals[portal])
         elif kind == "C":
             self.say(frame("3"))
@@ -378,6 +381,11 @@ class PostgreSQL:
                 raise Failure("25P02", "current transaction is aborted")
             yield from self._statement(word, *rest)
 
+    def _describe(self) -> None:
+        """Say what the rows are like, which Execute never does."""
+        if self.simple:
+            self.say(frame("T", pack("!h", 1) + b"token\0" + pack("!ihihih", 0, 0, 25, -1, -1, 0)))
+
     def _sql(self, word: str, token: str) -> None:
         """Run one of the statements of real SQL."""
         word = word.strip()
@@ -389,7 +397,8 @@ class PostgreSQL:
                 word = "ROLLBACK"
             self.status = "I"
         elif word == "SELECT":
-            self.say(frame("T", pack("!h", 1) + b"token\0" + bytes(18)) + self.row(f"{token}:".encode()))
+            self._describe()
+            self.say(self.row(f"{token}:".encode()))
             word = "SELECT 1"
         elif word == "BEGIN":
             self.undone = set(self.state)
@@ -440,7 +449,7 @@ class PostgreSQL:
                 if self.interrupted:
                     raise Failure("57014", "canceling statement due to user request")
             value = self.mark if word == "show" else token
-            self.say(frame("T", pack("!h", 1) + b"token\0" + bytes(18)))
+            self._describe()
             for _ in range(int(count)):
                 self.say(self.row(f"{value}:".encode() + b"x" * int(size)))
             tag = f"SELECT {count}"

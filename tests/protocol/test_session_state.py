@@ -278,7 +278,7 @@ def test_who_is_pinned_beyond_max_pinned_without_a_word_in_the_text_is_ended() -
         (query("SELECT 'c1'") + query("LISTEN c1") + query("SELECT 'c1'"), "TDCZEZTDCZ"),
         (query("BEGIN") + query("LISTEN c1") + query("SELECT 'c1'") + query("COMMIT"), "CZEZEZCZ"),
         (extended("LISTEN c1"), "EZ"),
-        (extended("SELECT 'c1'", sync=False) + extended("LISTEN c1", sync=False) + extended("SELECT 'c1'"), "12TDCEZ"),
+        (extended("SELECT 'c1'", sync=False) + extended("LISTEN c1", sync=False) + extended("SELECT 'c1'"), "12DCEZ"),
         (extended("bad", sync=False) + extended("LISTEN c1") + query("SELECT 'c1'"), "EZTDCZ"),
     ],
 )
@@ -333,7 +333,7 @@ BIND = extended("", sync=False)[9:]  # of the unnamed statement, and Execute
         (frame("D", b"S\0") + BIND + SYNC, "nEZ"),
         (frame("C", b"S\0") + BIND + SYNC, "3EZ"),
         (frame("P", b"named\0SELECT 'c2'\0\0\0") + BIND + SYNC, "1EZ"),
-        (extended("SELECT 'c2'", sync=False) + BIND + SYNC, "12TDC2TDCZ"),
+        (extended("SELECT 'c2'", sync=False) + BIND + SYNC, "12DC2DCZ"),
         (query("SELECT 'c2'") + BIND + SYNC, "TDCZEZ"),
     ],
 )

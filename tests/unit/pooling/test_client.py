@@ -142,7 +142,7 @@ def test_requests_and_answers_pass_in_pieces_of_any_size(chunk: int, capacity: i
     setting.world.settle()
     client.say(query("row x 2 30") + extended("row x") + query("copyin x") + copy_data("x") * 3 + COPY_DONE)
     setting.world.settle()
-    assert client.kinds == "TDDCZ12TDCZGCZ"
+    assert client.kinds == "TDDCZ12DCZGCZ"
     setting.leave(client)
     assert setting.sizes == (1, 0, 0, 0)
 
