@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from spec.codec import Instance, decode
-from spec.conversation import Rule
+from spec.conversation import REPLY, Rule
 from spec.messages import Sender
 from spec.session import Judge, Violation
 
@@ -49,10 +49,11 @@ class Leased:
 
 @dataclass(frozen=True)
 class Released:
-    """The lease is over, because its client gave the server connection back or is gone."""
+    """The lease is over; `lost`: because one of the two connections is."""
 
     client: int
     server: int
+    lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ CANCEL = Rule(
 )
 RULES = (CONFORMANCE, ISOLATION, TRANSPARENCY, RELEASE, EXCLUSION, FIDELITY, CANCEL)
 
+FORWARDED = frozenset(REPLY) - {"DescribeStatement", "DescribePortal", "Terminate"} | {"Describe"}
+"""The requests of a client that a server is to get."""
 FAKED = frozenset(("ErrorResponse", "NoticeResponse", "ParameterStatus", "ReadyForQuery"))
 """What a pooler may say to a client of its own accord once it has let it in."""
 REPLACED = frozenset(("CommandComplete", "ErrorResponse", "ReadyForQuery"))
@@ -121,7 +124,7 @@ class Connection:
     holder: int | None = None  # of a server connection: the client that holds it; of a client: the server it holds
     welcomed: bool = False  # the first ReadyForQuery has come
     asked: deque[bytes] = field(default_factory=deque)  # of a client: requests not forwarded yet
-    due: deque[bytes] = field(default_factory=deque)  # of a client: replies it has not got yet
+    due: deque[tuple[bytes, bool]] = field(default_factory=deque)  # of a client: what it has not got; is it a reply?
     owners: dict[int, tuple[Instance, int | None]] = field(default_factory=dict)  # of a server: whose a request is
     fakes: int = 0  # of a client: messages of the pooler's own in this lease
     fresh: bool = False  # of a client: nothing has been forwarded in this lease
@@ -158,17 +161,17 @@ class PoolingJudge:
         yield from client.judge.hear(said.instance)
         name = said.instance.name
         if said.instance.sender is Sender.FRONTEND:
-            if client.welcomed:
+            if name in FORWARDED:
                 client.asked.append(said.data)
             return
         _note_parameter(client, said.instance)
         if not client.welcomed:
             client.welcomed = name == "ReadyForQuery"
-        elif client.due and client.due[0] == said.data:
-            client.due.popleft()
+        elif _delivered(client, said.data):
+            pass
         elif name in FAKED:
             client.fakes += 1
-        elif said.data in client.due:
+        elif any(said.data == data for data, _ in client.due):
             yield _broken(TRANSPARENCY, said, "a reply comes before another one that was due first, or instead of it")
         else:
             yield _broken(ISOLATION, said, "the client gets what no server said to it")
@@ -185,23 +188,28 @@ class PoolingJudge:
         if not server.welcomed:
             server.welcomed = said.instance.name == "ReadyForQuery"
         elif client is not None:
-            owner = server.holder if turn is None else server.owners.get(id(turn.instance), (turn.instance, None))[1]
+            owner = (
+                server.holder
+                if turn is None
+                else server.owners.get(id(turn.instance), (turn.instance, server.holder))[1]
+            )
             if owner == server.holder:
-                client.due.append(said.data)
+                client.due.append((said.data, turn is not None))
             elif owner is not None:
                 what = f"a reply to client {owner} comes in the lease of client {server.holder}"
                 yield _broken(ISOLATION, said, what)
-            if server.judge.idle:
+            if server.judge.idle and not server.judge.is_ambiguous:
                 server.owners.clear()
 
     def _request(self, said: Said, server: Connection, client: Connection | None) -> Iterator[Violation]:
-        forwarded = client is not None and bool(client.asked) and client.asked[0] == said.data
+        forwarded = client is not None and said.data in client.asked
         if not server.welcomed:
             return
         server.owners[id(said.instance)] = (said.instance, server.holder if forwarded else None)
         if client is None or not forwarded:
             return
-        client.asked.popleft()
+        while client.asked.popleft() != said.data:  # what means nothing, or was canceled while it waited, is dropped
+            pass
         if client.fresh:
             client.fresh = False
             yield from _fidelity(said, server, client)
@@ -219,11 +227,15 @@ class PoolingJudge:
         client.fresh, client.fakes = True, 0
 
     def _released(self, lease: Released) -> Iterator[Violation]:
-        client, server = self.clients[lease.client], self.servers[lease.server]
-        server.holder = client.holder = None
-        left = {decode(data, Sender.BACKEND).name for data in client.due}
+        client, server = self.clients.get(lease.client), self.servers.get(lease.server)
+        if server is not None:
+            server.holder = None
+        if client is None:
+            return
+        client.holder = None
+        left = {decode(data, Sender.BACKEND).name for data, is_reply in client.due if is_reply}
         client.due.clear()
-        if left and not client.judge.over and not (left <= REPLACED and client.fakes):
+        if left and not lease.lost and not client.judge.over and not (left <= REPLACED and client.fakes):
             yield _broken(TRANSPARENCY, lease, f"{lease}: the client never got {', '.join(sorted(left))}")
 
     def _canceled(self, cancel: Canceled) -> Iterator[Violation]:
@@ -235,9 +247,22 @@ class PoolingJudge:
         (self.clients if gone.side is Side.CLIENT else self.servers).pop(gone.connection, None)
 
 
+def _delivered(client: Connection, data: bytes) -> bool:
+    """Strike out what is delivered; what answers nothing may be missing, if the lease was over before it came."""
+    due = client.due
+    for number, (expected, is_reply) in enumerate(due):
+        if expected == data:
+            for _ in range(number + 1):
+                due.popleft()
+            return True
+        if is_reply:
+            return False
+    return False
+
+
 def _note_parameter(connection: Connection, instance: Instance) -> None:
     if instance.name == "ParameterStatus":
-        name, value = instance["name"], instance["value"]
+        name, value = instance["parameter"], instance["setting"]
         assert isinstance(name, bytes)
         assert isinstance(value, bytes)
         connection.parameters[name] = value

@@ -59,6 +59,10 @@ def frame(kind: str, body: bytes = b"") -> bytes:
     return kind.encode() + pack("!i", len(body) + 4) + body
 
 
+COLUMN = b"token\0" + pack("!ihihih", 0, 0, 25, -1, -1, 0)
+DESCRIPTION = frame("T", pack("!h", 1) + COLUMN)
+
+
 def cut(stream: bytearray) -> Iterator[Message]:
     """Take the whole messages off the beginning of a stream."""
     while len(stream) >= 5:
@@ -320,7 +324,7 @@ class PostgreSQL:
             self.portals[portal] = self.prepared[name]
             self.say(frame("2"))
         elif kind == "D":
-            self.say(frame("n"))
+            self._answer_describe(body)
         elif kind == "E":
             portal = body.split(b"\0", 1)[0]
             if portal not in self.portals:
@@ -351,7 +355,7 @@ class PostgreSQL:
                 self._claim(found[1])
             if "'broken'" in text:
                 raise Failure("42704", 'unrecognized configuration parameter "broken"')
-            self.say(frame("T", pack("!h", 0)) + frame("D", pack("!h", 0)) + frame("C", b"SELECT 1\0"))
+            self.say(frame("T", pack("!h", 1) + COLUMN) + self.row(b"set") + frame("C", b"SELECT 1\0"))
         elif text.startswith("SELECT EXISTS"):
             self._answer_question(text)
         elif text == "DISCARD ALL":
@@ -381,10 +385,20 @@ class PostgreSQL:
                 raise Failure("25P02", "current transaction is aborted")
             yield from self._statement(word, *rest)
 
+    def _answer_describe(self, body: bytes) -> None:
+        """Describe a statement or a portal."""
+        known, code = (self.prepared, "26000") if body[:1] == b"S" else (self.portals, "34000")
+        text = known.get(body[1:-1])
+        if text is None:
+            raise Failure(code, "what is to be described does not exist")
+        if body[:1] == b"S":
+            self.say(frame("t", pack("!h", 0)))
+        self.say(DESCRIPTION if text.split(" ")[0] in ("row", "show", "slow", "SELECT") else frame("n"))
+
     def _describe(self) -> None:
         """Say what the rows are like, which Execute never does."""
         if self.simple:
-            self.say(frame("T", pack("!h", 1) + b"token\0" + pack("!ihihih", 0, 0, 25, -1, -1, 0)))
+            self.say(DESCRIPTION)
 
     def _sql(self, word: str, token: str) -> None:
         """Run one of the statements of real SQL."""
@@ -420,7 +434,8 @@ class PostgreSQL:
         asked = sorted((text.index(sign), kind) for sign, kind in QUESTIONS.items() if sign in text)
         values = [b"t" if kind in self.state else b"f" for _, kind in asked]
         columns = b"".join(pack("!i", 1) + value for value in values)
-        self.say(frame("T", pack("!h", 0)) + frame("D", pack("!h", len(values)) + columns) + frame("C", b"SELECT 1\0"))
+        self.say(frame("T", pack("!h", len(values)) + COLUMN * len(values)))
+        self.say(frame("D", pack("!h", len(values)) + columns) + frame("C", b"SELECT 1\0"))
 
     def _discard(self) -> None:
         if self.status != "I":

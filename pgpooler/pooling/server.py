@@ -405,7 +405,7 @@ class ServerSession(Session):
         client, self.client = self.client, None
         self.until = 0.0
         self.service.deadlines.forget(self)
-        if state != ACTIVE and not self._doom() and not self.port.queue:
+        if state not in (ACTIVE, LOGIN) and not self._doom() and not self.port.queue:
             self.port.write_all(messages.TERMINATE)
         self.lease.end()
         self.cleaning = None  # a cancel request that ends later has nothing to follow it up

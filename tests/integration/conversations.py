@@ -269,7 +269,11 @@ def copies_that_fail_with_syncs_behind(wire: Wire) -> None:
     """How many of the Syncs are answered depends on when the server notices: an end that is sure is asked for."""
     bad = data(b"not a number\n")
     for begin in ([query(b"COPY pair FROM STDIN")], [parse(b"COPY pair FROM STDIN"), bind(), execute()]):
-        for requests in ([*bad, SYNC, SYNC, COPY_DONE, SYNC], [SYNC, *bad, SYNC, COPY_DONE], [SYNC, SYNC, *bad, GIVE_UP]):
+        for requests in (
+            [*bad, SYNC, SYNC, COPY_DONE, SYNC],
+            [SYNC, *bad, SYNC, COPY_DONE],
+            [SYNC, SYNC, *bad, GIVE_UP],
+        ):
             wire.send(*(encode(request) for request in [*begin, *requests, SYNC, query(b"SELECT 'the end'")]))
             while not any(reply.name == "CommandComplete" for reply in wire.until("ReadyForQuery")):
                 pass

@@ -330,7 +330,7 @@ BIND = extended("", sync=False)[9:]  # of the unnamed statement, and Execute
     [
         (BIND + SYNC, "EZ"),
         (SYNC + BIND + SYNC, "ZEZ"),
-        (frame("D", b"S\0") + BIND + SYNC, "nEZ"),
+        (frame("D", b"S\0") + BIND + SYNC, "EZ"),
         (frame("C", b"S\0") + BIND + SYNC, "3EZ"),
         (frame("P", b"named\0SELECT 'c2'\0\0\0") + BIND + SYNC, "1EZ"),
         (extended("SELECT 'c2'", sync=False) + BIND + SYNC, "12DC2DCZ"),
