@@ -1,0 +1,434 @@
+"""What drivers and programs say to PostgreSQL, and through PgPooler, conforms to spec: live, and judged again later."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psycopg
+import pytest
+
+from pgpooler.demo import tools
+from pgpooler.demo.postgres import PostgresServer
+from spec import trace
+from spec.messages import Sender
+from spec.verdicts import CONFORMS, Verdicts
+from tests.integration.clients import Connection, background, value
+from tests.integration.data_planes import DataPlaneFactory
+
+PATIENCE = 120.0
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a driver connects."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    database: str
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{self.database}"
+
+    def connect(self, **parameters: Any) -> Connection:
+        return psycopg.connect(self.url, **{"autocommit": True, "sslmode": "disable", **parameters})
+
+    async def asyncpg(self) -> Any:
+        # It asks for encryption first; the answer is no.
+        return await asyncpg.connect(self.url, ssl="prefer", timeout=PATIENCE)
+
+
+class Recording:
+    """`python -m spec record` in a process of its own, in front of a target."""
+
+    def __init__(self, target: Target, path: Path, *arguments: str) -> None:
+        self.path = path
+        command = [sys.executable, "-m", "spec", "record", "--listen", "127.0.0.1:0", "--trace", str(path)]
+        command += ["--target", f"{target.host}:{target.port}", *arguments]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert self.process.stderr is not None
+        first = self.process.stderr.readline()  # recording on HOST:PORT, in front of ...
+        assert first.startswith("recording on 127.0.0.1:"), first
+        port = int(first.split(",")[0].rpartition(":")[2])
+        self.target = Target("127.0.0.1", port, target.user, target.password, target.database)
+
+    def stop(self) -> None:
+        """End it as Ctrl-C does."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        self.output, self.complaints = self.process.communicate(timeout=PATIENCE)
+
+    @property
+    def status(self) -> int:
+        return self.process.returncode
+
+
+@contextlib.contextmanager
+def recording(target: Target, path: Path, *arguments: str) -> Iterator[Recording]:
+    running = Recording(target, path, *arguments)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def direct(postgres: PostgresServer, database: str) -> Target:
+    """The server itself, and a database of its own."""
+    return Target(postgres.host, postgres.port, postgres.superuser, postgres.password, database)
+
+
+@pytest.fixture(params=["PostgreSQL", "PgPooler"])
+def recorded(request: pytest.FixtureRequest, direct: Target) -> Target:
+    """What is recorded: the server itself, or PgPooler in session mode."""
+    if request.param == "PostgreSQL":
+        return direct
+    data_plane: DataPlaneFactory = request.getfixturevalue("data_plane")
+    running = data_plane(
+        {
+            "backends": [{"name": "primary", "host": direct.host, "port": direct.port}],
+            "auth": {"users": {direct.user: {"password": direct.password}}},
+            "routing": {
+                "defaults": {"pool_size": 8, "pool_mode": "session"},
+                "rules": [{"name": "everybody", "default": True, "backend": "primary"}],
+            },
+        }
+    )
+    # A database of one test alone is dropped by force when its server connections still lie in the pool.
+    return Target(*running.address, direct.user, direct.password, direct.database)
+
+
+def wait_until_it_runs(target: Target, process: int) -> None:
+    """Wait until a server process is busy with a query."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND state = 'active' AND query LIKE '%%pg_sleep%%'"
+    with closing(target.connect()) as observer:
+        while not value(observer, query, process):
+            pass
+
+
+# -- what is done ------------------------------------------------------------------------------------------------------
+
+
+def queries_and_transactions(target: Target, direct: Target) -> list[Any]:
+    found: list[Any] = []
+    with target.connect(autocommit=False) as connection:
+        connection.execute("CREATE TABLE numbers (number int PRIMARY KEY, name text)")
+        connection.commit()
+        with connection.transaction():
+            connection.execute("INSERT INTO numbers VALUES (%s, %s)", (1, "one"))
+            with pytest.raises(psycopg.errors.UniqueViolation), connection.transaction():
+                connection.execute("INSERT INTO numbers VALUES (1)")
+            connection.execute("INSERT INTO numbers VALUES (2, NULL) RETURNING number")
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            with contextlib.suppress(psycopg.errors.DivisionByZero):
+                connection.execute("SELECT 1/0")
+            connection.execute("SELECT 1")
+        connection.rollback()
+        found += connection.execute("SELECT * FROM numbers ORDER BY 1").fetchall()
+        connection.rollback()
+        connection.autocommit = True
+        for text in (b"", b";", b"SELECT 1; SELECT 2, 3; SELECT", b"BEGIN; SELECT 4; COMMIT", b"BEGIN; SELECT 1/0; SELECT"):
+            found.append([result.status for result in simple(connection, text)])
+        simple(connection, b"ROLLBACK")
+        connection.execute("CREATE RULE copy AS ON INSERT TO numbers DO ALSO SELECT NEW.number")
+        found.append([result.status for result in simple(connection, b"INSERT INTO numbers VALUES (7)")])
+    return found
+
+
+def simple(connection: Connection, text: bytes) -> list[Any]:
+    """All results of a simple query, errors too."""
+    connection.pgconn.send_query(text)
+    return connection.wait(psycopg.generators.execute(connection.pgconn))
+
+
+def prepared_statements(target: Target, direct: Target) -> list[Any]:
+    found: list[Any] = []
+    with closing(target.connect(prepare_threshold=1)) as connection:
+        for binary in (False, True):
+            cursor = connection.cursor(binary=binary)
+            for number in range(4):
+                found += cursor.execute("SELECT %s::int, %s::text, NULL", (number, "x" * number)).fetchall()
+        with pytest.raises(psycopg.errors.SyntaxError):
+            connection.execute("SELEC %s", (1,), prepare=True)
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+            connection.execute("SELECT %s::int", ("no number",), prepare=True)
+        connection.execute("DEALLOCATE ALL")
+        libpq = connection.pgconn
+
+        def result(send: Callable[..., None], *arguments: Any) -> Any:
+            # Not libpq's functions that wait by themselves: PgPooler may be a thread of this process.
+            send(*arguments)
+            return connection.wait(psycopg.generators.execute(libpq))[-1]
+
+        found.append(result(libpq.send_prepare, b"named", b"SELECT $1::int").status)
+        found.append(result(libpq.send_describe_prepared, b"named").nparams)
+        result(libpq.send_query, b"BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT 1 AS one; COMMIT")
+        found.append(result(libpq.send_describe_portal, b"held").fname(0))
+        found.append(result(libpq.send_describe_prepared, b"missing").status)
+        found.append(result(libpq.send_query_prepared, b"named", [b"5"]).get_value(0, 0))
+    return found
+
+
+def pipelines(target: Target, direct: Target) -> list[Any]:
+    def fail_within(connection: Connection) -> None:
+        with connection.pipeline():
+            for divisor in (1, 2, 0, 1, 2):
+                connection.execute("SELECT 1 / %s::int", [divisor])
+
+    with closing(target.connect()) as connection:
+        with connection.pipeline() as pipeline:
+            cursors = [connection.execute("SELECT %s::int * 2", [number]) for number in range(300)]
+            pipeline.sync()
+            more = [connection.execute("SELECT repeat('x', 1000)") for number in range(100)]
+        found: list[Any] = [cursor.fetchone() for cursor in (*cursors, *more)]
+        for _ in range(2):
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                fail_within(connection)
+        with connection.pipeline(), connection.transaction():
+            connection.execute("SELECT 1")
+        connection.cursor().executemany("SELECT %s::text", [(str(number),) for number in range(500)])
+        return [*found, value(connection, "SELECT 'still there'")]
+
+
+def copies(target: Target, direct: Target) -> list[Any]:
+    rows = [(number, f"line\t{number}\n") for number in range(3000)]
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE copied (number int, line text)")
+        with cursor.copy("COPY copied FROM STDIN (FORMAT binary)") as copy:
+            copy.set_types(["int4", "text"])
+            for row in rows:
+                copy.write_row(row)
+        with pytest.raises(TypeError), cursor.copy("COPY copied FROM STDIN") as copy:
+            copy.write_row(5)  # type: ignore[arg-type]  # the program fails in the middle
+        with pytest.raises(psycopg.errors.BadCopyFileFormat), cursor.copy("COPY copied FROM STDIN") as copy:
+            copy.write(b"1\tonly two\tx\n")
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation), cursor.copy("COPY copied FROM STDIN") as copy:
+            for _ in range(1000):
+                copy.write(b"no number\n" * 1000)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            with cursor.copy("COPY (SELECT 1 / (500 - number) FROM copied ORDER BY number) TO STDOUT") as copy:
+                for _ in copy:
+                    pass
+        with cursor.copy("COPY copied TO STDOUT WITH (FORMAT csv)") as copy:
+            lines = b"".join(bytes(data) for data in copy)
+        with cursor.copy("COPY (SELECT * FROM copied ORDER BY number) TO STDOUT") as copy:
+            copy.set_types(["int4", "text"])
+            return [lines, *copy.rows()]
+
+
+def large_results_and_cursors(target: Target, direct: Target) -> list[Any]:
+    query = b"SELECT number, repeat('x', 100) FROM generate_series(1, 10000) AS number"
+    with target.connect(autocommit=False) as connection:
+        with connection.cursor(name="every") as cursor:
+            cursor.itersize = 777
+            cursor.execute(query)
+            whole = [row[0] for row in cursor]
+        streamed = [row[0] for row in connection.cursor().stream(query)]
+        return [whole, streamed, value(connection, "SELECT repeat('y', 10000000)")]
+
+
+def notifications_and_notices(target: Target, direct: Target) -> list[Any]:
+    with closing(target.connect()) as listener, closing(target.connect()) as sender:
+        notices: list[str] = []
+        listener.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
+        listener.execute("LISTEN news")
+        for number in range(20):
+            sender.execute("SELECT pg_notify('news', %s)", [f"number {number}"])
+        found = [notify.payload for notify in listener.notifies(timeout=PATIENCE, stop_after=20)]
+        listener.execute("DO $$BEGIN RAISE NOTICE 'look'; RAISE WARNING 'out'; END$$")
+        sender.execute("NOTIFY news, 'within a query'")
+        listener.execute("SET TimeZone = 'Asia/Tokyo'; SELECT 1")
+        found += [notify.payload for notify in listener.notifies(timeout=PATIENCE, stop_after=1)]
+        return [found, notices, listener.info.parameter_status("TimeZone")]
+
+
+def cancel_requests(target: Target, direct: Target) -> list[Any]:
+    found: list[Any] = []
+    newest = {"max_protocol_version": "latest"} if psycopg.pq.version() >= 180000 else {}
+    for parameters in ({}, newest):
+        with background() as run, closing(target.connect(**parameters)) as connection:
+            for cancel in (connection.cancel, connection.cancel_safe):
+                sleeping = run(connection.execute, "SELECT pg_sleep(120)")
+                wait_until_it_runs(direct, connection.info.backend_pid)
+                cancel()
+                with pytest.raises(psycopg.errors.QueryCanceled):
+                    sleeping.result(PATIENCE)
+                found.append(value(connection, "SELECT 'goes on'"))
+            connection.execute("SET statement_timeout = '50ms'")
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                connection.execute("SELECT %s, pg_sleep(120)", (1,))
+    return found
+
+
+def failed_logins(target: Target, direct: Target) -> list[Any]:
+    found: list[Any] = []
+    for parameters in ({"password": "wrong"}, {"dbname": "missing"}, {"user": "nobody"}):
+        with pytest.raises(psycopg.OperationalError):
+            target.connect(**parameters)
+    with closing(target.connect(sslmode="prefer")) as connection:
+        found.append(value(connection, "SELECT 1"))
+    return found
+
+
+def a_session_that_is_terminated(target: Target, direct: Target) -> list[Any]:
+    with closing(target.connect()) as connection, background() as run:
+        process = connection.info.backend_pid
+        sleeping = run(connection.execute, "SELECT pg_sleep(120)")
+        wait_until_it_runs(direct, process)
+        with closing(direct.connect()) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", (process,))
+        with pytest.raises(psycopg.OperationalError):
+            sleeping.result(PATIENCE)
+        return [connection.closed]
+
+
+def async_psycopg(target: Target, direct: Target) -> list[int]:
+    async def session(number: int) -> int:
+        async with await psycopg.AsyncConnection.connect(target.url, autocommit=True) as connection:
+            total = 0
+            for _ in range(5):
+                cursor = await connection.execute("SELECT %s::int", [number])
+                total += (await cursor.fetchone() or (0,))[0]
+            async with connection.pipeline():
+                cursors = [await connection.execute("SELECT %s::int", [number]) for _ in range(20)]
+            for cursor in cursors:
+                total += (await cursor.fetchone() or (0,))[0]
+            async with connection.cursor().copy("COPY (SELECT 1 FROM generate_series(1, 1000)) TO STDOUT") as copy:
+                async for row in copy.rows():
+                    total += int(row[0])
+            return total
+
+    async def everybody() -> list[int]:
+        return await asyncio.gather(*(session(number) for number in range(6)))
+
+    return asyncio.run(everybody())
+
+
+def with_asyncpg(target: Target, direct: Target) -> list[Any]:
+    rows = [(number, f"line {number}") for number in range(2000)]
+
+    async def work(connection: Any) -> list[Any]:
+        statement = await connection.prepare("SELECT $1::int[] || 4, $2::text")
+        found: list[Any] = [tuple(await statement.fetchrow([1, 2], "a"))]
+        await connection.execute("CREATE TABLE lines (number int PRIMARY KEY, line text); SELECT 1")
+        await connection.executemany("INSERT INTO lines VALUES ($1, $2)", rows[:1000])
+        await connection.copy_records_to_table("lines", records=rows[1000:])
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.executemany("INSERT INTO lines VALUES ($1, $2)", [(9999, "new"), rows[0]])
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.copy_records_to_table("lines", records=rows)
+        async with connection.transaction():
+            async for record in connection.cursor("SELECT * FROM lines ORDER BY number", prefetch=100):
+                found.append(tuple(record))
+        heard: asyncio.Queue[str] = asyncio.Queue()
+        await connection.add_listener("news", lambda _, process, channel, text: heard.put_nowait(text))
+        await connection.execute("NOTIFY news, 'heard'")
+        found.append(await asyncio.wait_for(heard.get(), PATIENCE))
+        with pytest.raises(asyncio.TimeoutError):
+            await connection.fetch("SELECT pg_sleep(120)", timeout=0.5)
+        return [*found, await connection.fetchval("SELECT 6 * 7")]
+
+    async def run() -> list[Any]:
+        connection = await target.asyncpg()
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+WORKS: list[Callable[[Target, Target], list[Any]]] = [
+    queries_and_transactions,
+    prepared_statements,
+    pipelines,
+    copies,
+    large_results_and_cursors,
+    notifications_and_notices,
+    cancel_requests,
+    failed_logins,
+    a_session_that_is_terminated,
+    async_psycopg,
+    with_asyncpg,
+]
+
+
+# -- the tests ---------------------------------------------------------------------------------------------------------
+
+
+def assert_it_conforms(running: Recording) -> None:
+    """Nothing was found wrong, and judging the trace again says the same."""
+    assert (running.status, running.complaints) == (CONFORMS, ""), running.output + running.complaints
+    verdicts = Verdicts()
+    found = [found for event in trace.read(running.path) for found in verdicts.hear(event)]
+    assert found == []
+    assert running.output.splitlines() == verdicts.table()
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
+def test_what_a_driver_does_conforms_and_comes_out_the_same(
+    work: Callable[[Target, Target], list[Any]], recorded: Target, direct: Target, tmp_path: Path
+) -> None:
+    with recording(recorded, tmp_path / "one.trace") as running:
+        found = work(running.target, direct)
+    assert_it_conforms(running)
+    with closing(direct.connect()) as connection:
+        connection.execute("DROP TABLE IF EXISTS numbers, copied, lines")
+    assert found == work(direct, direct)
+
+
+@pytest.mark.parametrize("protocol", ["simple", "extended", "prepared"])
+def test_what_pgbench_does_conforms(protocol: str, recorded: Target, direct: Target, tmp_path: Path) -> None:
+    pipelined = tmp_path / "pipeline.sql"
+    pipelined.write_text("\\startpipeline\n" + "SELECT 1;\n" * 20 + "\\endpipeline\n", encoding="utf-8")
+    with recording(recorded, tmp_path / "pgbench.trace") as running:
+        run_pgbench(running.target, "-i", "-q", "-s", "1")
+        report = run_pgbench(running.target, "-n", "-M", protocol, "-c", "4", "-t", "25")
+        if protocol != "simple":
+            run_pgbench(running.target, "-n", "-M", protocol, "-c", "2", "-t", "5", "-f", str(pipelined))
+    assert f"query mode: {protocol}\n" in report
+    assert "number of transactions actually processed: 100/100" in report
+    assert "number of failed transactions: 0 (0.000%)" in report
+    assert_it_conforms(running)
+
+
+def run_pgbench(target: Target, *arguments: str) -> str:
+    """What pgbench reports; it must neither fail nor complain of errors."""
+    command = [str(tools.require("pgbench")), "-d", target.url, *arguments]
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert completed.returncode == 0, completed.stderr
+    assert "error" not in completed.stderr.lower(), completed.stderr
+    return completed.stdout
+
+
+def test_two_recordings_of_the_same_connections_hold_the_same_bytes(direct: Target, tmp_path: Path) -> None:
+    with recording(direct, tmp_path / "far.trace") as far, recording(far.target, tmp_path / "near.trace") as near:
+        for work in (queries_and_transactions, pipelines, copies):
+            work(near.target, direct)
+    assert_it_conforms(near)
+    assert_it_conforms(far)
+    assert said_in(near.path) == said_in(far.path)
+
+
+def said_in(path: Path) -> dict[tuple[int, Sender], bytes]:
+    """All that each side of each connection said."""
+    said: dict[tuple[int, Sender], bytes] = {}
+    for event in trace.read(path):
+        key = (event.connection, event.sender)
+        said[key] = said.get(key, b"") + event.data
+    return said
