@@ -35,7 +35,7 @@ describes protocol {versions}. For programs, `python -m spec export` says the sa
 How fields are written: `Int16` is an integer of 16 bits with a sign, `UInt16` one without, both in network byte order;
 `String` ends with a zero byte, `String+` has something before it; `Value` is an Int32 size and that many bytes, or the
 size -1 alone, which is NULL; `X[UInt16]` is a count of 16 bits and that many X; `X...0` is any number of X up to a zero
-byte. In front of every message stand its type byte and its length, an Int32 that counts itself but not the type byte."""
+byte. In front of every message stand its type byte and its length, an Int32 that counts itself, not the type byte."""
 
 STARTUP_TEXT = """\
 They have no type byte and at most 10,000 bytes behind their length."""

@@ -18,6 +18,10 @@ COLUMNS = ("connection", "seconds", "bytes of client", "bytes of server", "viola
 NUMBERS = 5  # columns that are aligned to the right
 
 
+ENCRYPTED_ANSWERS = (b"S", b"G")
+"""Those answers to a request for encryption after which everything is encrypted."""
+
+
 class Verdict(enum.Enum):
     """What can be said of one connection."""
 
@@ -34,15 +38,15 @@ class Found:
     violation: Violation
 
     def lines(self) -> list[str]:
-        """Say it to people: where, which rule of which section, what happened, what would have been legal."""
-        place = f"line {self.event.line}, " if self.event.line else ""
-        said, violation = self.violation.said, self.violation
-        legal = ", ".join(sorted(violation.legal)) or "nothing"
+        """Say it to people: where, what happened, which rule of which section it breaks, what was legal."""
+        event, violation = self.event, self.violation
+        place = f"line {event.line}, " if event.line else ""
+        what = violation.said or ("the end" if event.is_end else "bytes that are no message")
         return [
-            f"{place}connection {self.event.connection}, {self.event.at:.6f} s: {violation.message}",
+            f"{place}connection {event.connection}, {event.at:.6f} s: {violation.message}",
             f"    rule   {violation.rule.name} ({violation.rule.anchor}): {violation.rule.text}",
-            f"    said   {said} by the {violation.sender.name.lower()}",
-            f"    legal  {legal}",
+            f"    said   {what}, by the {violation.sender.name.lower()}",
+            f"    legal  {', '.join(sorted(violation.legal)) or 'nothing'}",
         ]
 
 
@@ -61,7 +65,12 @@ class Connection:
         """The verdict so far."""
         if self.violations:
             return Verdict.VIOLATES
-        return Verdict.ENCRYPTED if self.judge.encrypted else Verdict.CONFORMS
+        return Verdict.ENCRYPTED if self.is_encrypted else Verdict.CONFORMS
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether nothing more can be understood."""
+        return self.judge.is_opaque or self.judge.listener.answers[-1:] in ENCRYPTED_ANSWERS
 
 
 class Verdicts:

@@ -88,7 +88,7 @@ def test_judge_says_in_which_line_which_rule_was_broken_and_what_was_legal(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("line 8, connection 1, 0.600000 s: ")
     assert re.fullmatch(r" {4}rule   [a-z-]+ \(protocol-[a-z-]+(#[A-Z-]+)?\): .+", lines[1])
-    assert lines[2] == "    said   ReadyForQuery by the backend"
+    assert lines[2] == "    said   ReadyForQuery, by the backend"
     legal = lines[3].removeprefix("    legal  ").split(", ")
     assert "NoticeResponse" in legal
     assert "ReadyForQuery" not in legal
@@ -168,9 +168,7 @@ def test_export_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
     command = f"{sys.executable} -m spec export | head -1"
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from spec import tables
 from spec.conversation import REPLY, RULES
-from spec.grammar import Alt, Cat, Done, Expression, Many, Msg, Never, many, optional, seq
+from spec.grammar import Alt, Cat, Done, Expression, Many, Msg, Never, either, many, optional, seq
 from spec.messages import MESSAGES
 from spec.types import Array, Bytes, Constant, Field, Group, Int, Rest, Tag, Text, Until0, Value
 
@@ -51,24 +51,24 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_headings() -> None:
         (Never(), "never"),
         (Done(), "nothing"),
         (A, "a"),
-        (A | B | C, "a | b | c"),
-        (A + B + C, "a b c"),
+        (either("a", "b", "c"), "a | b | c"),
+        (seq("a", "b", "c"), "a b c"),
         (Cat(Cat(A, B), C), "a b c"),
-        (A + (B | C), "a (b | c)"),
-        ((A + B) | C, "a b | c"),
+        (seq("a", either("b", "c")), "a (b | c)"),
+        (either(seq("a", "b"), "c"), "a b | c"),
         (many("a"), "a*"),
         (many("a", "b"), "(a b)*"),
-        (Many(A | B), "(a | b)*"),
-        (Many(Many(A)), "(a*)*"),
+        (Many(either("a", "b")), "(a | b)*"),
+        (Many(many("a")), "(a*)*"),
         (optional("a"), "a?"),
         (optional("a", "b"), "(a b)?"),
         (Alt(Done(), A), "a?"),
         (Alt(Alt(A, Done()), B), "(a | b)?"),
-        (A + Alt(B | C, Done()), "a (b | c)?"),
+        (seq("a", Alt(either("b", "c"), Done())), "a (b | c)?"),
         (Many(optional("a")), "(a?)*"),
         (seq("a", many("a")), "a+"),
         (seq("c", "a", "b", many("a", "b"), "c"), "c (a b)+ c"),
-        ((A | B) + Many(A | B), "(a | b)+"),
+        (seq(either("a", "b"), Many(either("a", "b"))), "(a | b)+"),
         (seq("a", many("b")), "a b*"),
     ],
 )
