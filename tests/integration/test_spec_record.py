@@ -23,7 +23,7 @@ from spec import trace
 from spec.messages import Sender
 from spec.verdicts import CONFORMS, Verdicts
 from tests.integration.clients import Connection, background, value
-from tests.integration.data_planes import DataPlaneFactory
+from tests.integration.poolers import PoolerFactory
 
 PATIENCE = 120.0
 ROOT = Path(__file__).parents[2]
@@ -98,8 +98,8 @@ def recorded(request: pytest.FixtureRequest, direct: Target) -> Target:
     """What is recorded: the server itself, or PgPooler in session mode."""
     if request.param == "PostgreSQL":
         return direct
-    data_plane: DataPlaneFactory = request.getfixturevalue("data_plane")
-    running = data_plane(
+    pooler: PoolerFactory = request.getfixturevalue("pooler")
+    running = pooler(
         {
             "backends": [{"name": "primary", "host": direct.host, "port": direct.port}],
             "auth": {"users": {direct.user: {"password": direct.password}}},
@@ -109,8 +109,7 @@ def recorded(request: pytest.FixtureRequest, direct: Target) -> Target:
             },
         }
     )
-    # A database of one test alone is dropped by force when its server connections still lie in the pool.
-    return Target(*running.address, direct.user, direct.password, direct.database)
+    return Target(running.host, running.port, direct.user, direct.password, direct.database)
 
 
 def wait_until_it_runs(target: Target, process: int) -> None:
@@ -145,17 +144,11 @@ def queries_and_transactions(target: Target, direct: Target) -> list[Any]:
         connection.rollback()
         connection.autocommit = True
         for text in TEXTS:
-            found.append([result.status for result in simple(connection, text)])
-        simple(connection, b"ROLLBACK")
+            found.append(connection.pgconn.exec_(text).status)
+        connection.pgconn.exec_(b"ROLLBACK")
         connection.execute("CREATE RULE copy AS ON INSERT TO numbers DO ALSO SELECT NEW.number")
-        found.append([result.status for result in simple(connection, b"INSERT INTO numbers VALUES (7)")])
+        found.append(connection.pgconn.exec_(b"INSERT INTO numbers VALUES (7)").status)
     return found
-
-
-def simple(connection: Connection, text: bytes) -> list[Any]:
-    """All results of a simple query, errors too."""
-    connection.pgconn.send_query(text)
-    return connection.wait(psycopg.generators.execute(connection.pgconn))
 
 
 def prepared_statements(target: Target, direct: Target) -> list[Any]:
@@ -171,18 +164,12 @@ def prepared_statements(target: Target, direct: Target) -> list[Any]:
             connection.execute("SELECT %s::int", ("no number",), prepare=True)
         connection.execute("DEALLOCATE ALL")
         libpq = connection.pgconn
-
-        def result(send: Callable[..., None], *arguments: Any) -> Any:
-            # Not libpq's functions that wait by themselves: PgPooler may be a thread of this process.
-            send(*arguments)
-            return connection.wait(psycopg.generators.execute(libpq))[-1]
-
-        found.append(result(libpq.send_prepare, b"named", b"SELECT $1::int").status)
-        found.append(result(libpq.send_describe_prepared, b"named").nparams)
-        result(libpq.send_query, b"BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT 1 AS one; COMMIT")
-        found.append(result(libpq.send_describe_portal, b"held").fname(0))
-        found.append(result(libpq.send_describe_prepared, b"missing").status)
-        found.append(result(libpq.send_query_prepared, b"named", [b"5"]).get_value(0, 0))
+        found.append(libpq.prepare(b"named", b"SELECT $1::int").status)
+        found.append(libpq.describe_prepared(b"named").nparams)
+        libpq.exec_(b"BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT 1 AS one; COMMIT")
+        found.append(libpq.describe_portal(b"held").fname(0))
+        found.append(libpq.describe_prepared(b"missing").status)
+        found.append(libpq.exec_prepared(b"named", [b"5"]).get_value(0, 0))
     return found
 
 
