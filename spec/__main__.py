@@ -127,6 +127,8 @@ def run_record(options: argparse.Namespace) -> int:
                     verdicts.hear(event)
                 else:
                     print_found(verdicts, event)
+                if verdicts.has_become_encrypted(event):
+                    complain(f"connection {event.connection}: encrypted from here on; only bytes are passed on")
 
             unreachable = asyncio.run(serve(options, listening, hear))
     except BrokenPipeError:

@@ -22,7 +22,7 @@ Address = tuple[str, int]
 Hear = Callable[[Event], None]
 Complain = Callable[[str], None]
 
-MOST_BYTES = 256 * 1024  # read at once
+MOST_BYTES = 64 * 1024  # read at once
 BACKLOG = 1024
 FLEETING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
 PAUSE = 0.1  # seconds until accepting is tried again after one of these

@@ -59,6 +59,7 @@ class Connection:
     seen: float = 0.0
     said: dict[Sender, int] = field(default_factory=lambda: dict.fromkeys(Sender, 0))
     violations: int = 0
+    encrypted_by: Event | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -70,7 +71,8 @@ class Connection:
     @property
     def is_encrypted(self) -> bool:
         """Whether nothing more can be understood."""
-        return self.judge.is_opaque or self.judge.listener.answers[-1:] in ENCRYPTED_ANSWERS
+        is_opaque = self.judge.is_opaque and not self.violations
+        return is_opaque or self.judge.listener.answers[-1:] in ENCRYPTED_ANSWERS
 
 
 class Verdicts:
@@ -89,7 +91,13 @@ class Verdicts:
         judge = connection.judge
         violations = judge.ended(event.sender) if event.is_end else judge.hear(event.sender, event.data)
         connection.violations += len(violations)
+        if connection.encrypted_by is None and connection.is_encrypted:
+            connection.encrypted_by = event
         return [Found(event, violation) for violation in violations]
+
+    def has_become_encrypted(self, event: Event) -> bool:
+        """Whether nothing more can be understood on this event's connection because of just this event."""
+        return self.connections[event.connection].encrypted_by is event
 
     @property
     def status(self) -> int:

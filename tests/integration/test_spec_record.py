@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,10 +23,12 @@ import pytest
 from pgpooler.demo import tools
 from pgpooler.demo.postgres import PostgresServer
 from spec import trace
+from spec.codec import Instance, backend, encode
 from spec.messages import Sender
-from spec.verdicts import CONFORMS, Verdicts
+from spec.verdicts import CONFORMS, COULD_NOT_RUN, DEVIATES, Verdicts
 from tests.integration.clients import Connection, background, value
 from tests.integration.poolers import PoolerFactory
+from tests.integration.wire import SSL_REQUEST, SYNC, TERMINATE, Address, Wire
 
 PATIENCE = 120.0
 ROOT = Path(__file__).parents[2]
@@ -66,6 +71,10 @@ class Recording:
         assert first.startswith("recording on 127.0.0.1:"), first
         port = int(first.split(",")[0].rpartition(":")[2])
         self.target = Target("127.0.0.1", port, target.user, target.password, target.database)
+
+    @property
+    def address(self) -> Address:
+        return self.target.host, self.target.port
 
     def stop(self) -> None:
         """End it as Ctrl-C does."""
@@ -384,7 +393,8 @@ def test_what_pgbench_does_conforms(protocol: str, recorded: Target, direct: Tar
     pipelined = tmp_path / "pipeline.sql"
     pipelined.write_text("\\startpipeline\n" + "SELECT 1;\n" * 20 + "\\endpipeline\n", encoding="utf-8")
     with recording(recorded, tmp_path / "pgbench.trace") as running:
-        run_pgbench(running.target, "-i", "-q", "-s", "1")
+        # Client-side data is a COPY of 100,000 rows: once is enough.
+        run_pgbench(running.target, "-i", "-q", "-I", "dtgvp" if protocol == "simple" else "dtGvp")
         report = run_pgbench(running.target, "-n", "-M", protocol, "-c", "4", "-t", "25")
         if protocol != "simple":
             run_pgbench(running.target, "-n", "-M", protocol, "-c", "2", "-t", "5", "-f", str(pipelined))
@@ -419,3 +429,119 @@ def said_in(path: Path) -> dict[tuple[int, Sender], bytes]:
         key = (event.connection, event.sender)
         said[key] = said.get(key, b"") + event.data
     return said
+
+
+# -- what does not conform, or cannot be judged ------------------------------------------------------------------------
+
+
+LOGIN = (
+    backend("AuthenticationOk"),
+    backend("ParameterStatus", parameter=b"server_version", setting=b"18.0"),
+    backend("BackendKeyData", process_id=1, key=b"keys"),
+    backend("ReadyForQuery", status=b"I"),
+)
+
+
+@contextlib.contextmanager
+def serving(*answers: bytes) -> Iterator[Target]:
+    """A server that answers whatever arrives first, then second, and so on, with these bytes, and then closes."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, background() as run:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                for answer in answers:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+                while connection.recv(65536):
+                    pass
+
+        served = run(serve)
+        yield Target("127.0.0.1", listening.getsockname()[1], "somebody", "", "somewhere")
+        served.result(PATIENCE)
+
+
+def exactly(client: Wire, size: int) -> bytes:
+    """The next bytes, as many as that."""
+    return b"".join(client.byte() for _ in range(size))
+
+
+def said(*instances: Instance) -> bytes:
+    return b"".join(encode(instance, (3, 0)) for instance in instances)
+
+
+def test_a_violation_is_printed_as_it_happens_and_the_bytes_go_on(tmp_path: Path) -> None:
+    ready = backend("ReadyForQuery", status=b"I")
+    wrong = said(backend("CommandComplete", tag=b"SELECT 1"), ready, backend("DataRow", values=()))
+    trace_path = tmp_path / "bad.trace"
+    with (
+        serving(said(*LOGIN), wrong) as server,
+        recording(server, trace_path) as running,
+        Wire(running.address) as client,
+    ):
+        client.log_in("somebody", "", "somewhere")
+        client.send(SYNC)
+        assert exactly(client, len(wrong)) == wrong
+        printed, _, _ = select.select([running.process.stdout], [], [], PATIENCE)
+        assert printed, "nothing is said while the connection goes on"
+        client.send(TERMINATE)
+    assert (running.status, running.complaints) == (DEVIATES, "")
+    lines = running.output.splitlines()
+    assert re.match(r"connection 1, \d+\.\d{6} s: .*CommandComplete", lines[0])
+    assert lines[-1] == "Connections: 1 violates."
+    verdicts = Verdicts()
+    again = [line for event in trace.read(trace_path) for found in verdicts.hear(event) for line in found.lines()]
+    assert [re.sub(r"^line \d+, ", "", line) for line in again] + verdicts.table() == lines
+
+
+def test_with_verdict_only_there_is_nothing_but_the_table(tmp_path: Path) -> None:
+    wrong = said(backend("CommandComplete", tag=b"SELECT 1"))
+    arguments = ("--verdict-only", "--connections", "1")
+    with serving(said(*LOGIN), wrong) as server, recording(server, tmp_path / "bad.trace", *arguments) as running:
+        with Wire(running.address) as client:
+            client.log_in("somebody", "", "somewhere")
+            client.send(SYNC)
+            assert exactly(client, len(wrong)) == wrong
+            client.send(TERMINATE)
+        assert running.process.wait(PATIENCE) == DEVIATES  # by itself, after one connection
+    heading, row, last = running.output.splitlines()
+    assert heading.split()[0] == "connection"
+    assert row.split()[-1] == "violates"
+    assert last == "Connections: 1 violates."
+
+
+def test_an_encrypted_connection_is_passed_on_and_not_judged(tmp_path: Path) -> None:
+    hello, answer = b"\x16\x03\x01 not really TLS", b"\x16\x03\x03 neither"
+    with serving(b"S", answer) as server, recording(server, tmp_path / "tls.trace", "--connections", "1") as running:
+        with Wire(running.address) as client:
+            client.send(SSL_REQUEST)
+            assert client.byte() == b"S"
+            client.send(hello)
+            assert exactly(client, len(answer)) == answer
+        assert running.process.wait(PATIENCE) == COULD_NOT_RUN
+    assert "encrypted from here on; only bytes are passed on" in running.complaints
+    assert running.output.splitlines()[-1] == "Connections: 1 encrypted."
+    assert said_in(running.path)[1, Sender.FRONTEND] == SSL_REQUEST + hello
+
+
+def test_a_target_that_cannot_be_reached_is_no_success(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = Target("127.0.0.1", taken.getsockname()[1], "", "", "")
+        with recording(nobody, tmp_path / "none.trace", "--connections", "1") as running:
+            with Wire(running.address) as client:
+                assert client.everything() == b""
+            assert running.process.wait(PATIENCE) == COULD_NOT_RUN
+    assert "cannot be reached: Connection refused" in running.complaints
+
+
+@pytest.mark.parametrize("what", ["listen", "trace"])
+def test_what_it_cannot_open_is_said(what: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1] if what == "listen" else 0
+        path = tmp_path / "missing" / "one.trace" if what == "trace" else tmp_path / "one.trace"
+        command = [sys.executable, "-m", "spec", "record", "--listen", f"127.0.0.1:{port}", "--trace", str(path)]
+        command += ["--target", f"127.0.0.1:{taken.getsockname()[1]}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout) == (COULD_NOT_RUN, "")
+    assert re.fullmatch(r"python -m spec: .*(Address already in use|No such file or directory).*\n", done.stderr)
