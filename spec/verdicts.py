@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ CONFORMS, DEVIATES, COULD_NOT_RUN = 0, 1, 2
 
 COLUMNS = ("connection", "seconds", "bytes of client", "bytes of server", "violations", "verdict")
 NUMBERS = 5  # columns that are aligned to the right
+WIDTH = 100  # of what may be wrapped
 
 
 ENCRYPTED_ANSWERS = (b"S", b"G")
@@ -42,12 +44,19 @@ class Found:
         event, violation = self.event, self.violation
         place = f"line {event.line}, " if event.line else ""
         what = violation.said or ("the end" if event.is_end else "bytes that are no message")
+        legal = ", ".join(sorted(violation.legal)) or "nothing"
         return [
             f"{place}connection {event.connection}, {event.at:.6f} s: {violation.message}",
-            f"    rule   {violation.rule.name} ({violation.rule.anchor}): {violation.rule.text}",
+            f"    rule   {violation.rule.name} ({violation.rule.anchor})",
+            *wrapped("", violation.rule.text),
             f"    said   {what}, by the {violation.sender.name.lower()}",
-            f"    legal  {', '.join(sorted(violation.legal)) or 'nothing'}",
+            *wrapped("legal", legal),
         ]
+
+
+def wrapped(word: str, text: str) -> list[str]:
+    """Return a text behind a word, in lines that are not too long."""
+    return textwrap.wrap(text, WIDTH, initial_indent=f"    {word:7}", subsequent_indent=" " * 11)
 
 
 @dataclass
