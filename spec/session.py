@@ -141,9 +141,23 @@ class Judge:
         return self._readings[0].request if self._startup is None else None
 
     @property
+    def readings(self) -> tuple[Configuration, ...]:
+        """Every reading of the conversation that is possible at the moment."""
+        return tuple(self._readings)
+
+    @property
     def is_ambiguous(self) -> bool:
-        """Whether more than one reading is possible at the moment."""
+        """Whether that is more than one."""
         return len(self._readings) > 1
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether an ErrorResponse that does not end the session is legal now; one that does always is."""
+        return self._startup is None and not self._over and any(reading.may_fail() for reading in self._readings)
+
+    def choose(self, number: int) -> None:
+        """Keep one of the readings only: for who knows which is right."""
+        self._readings = [self._readings[number]]
 
     # --- what comes
 
