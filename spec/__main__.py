@@ -216,8 +216,11 @@ if importlib.util.find_spec("spec.conformance"):
     )
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line; each command's function becomes the argument `function`."""
+def build_parser(chosen: str = "") -> argparse.ArgumentParser:
+    """Return the parser of the command line; it knows the options of one command, and imports only what that needs.
+
+    The command's function becomes the argument `function`.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m spec",
         description=usage.OVERVIEW,
@@ -235,14 +238,15 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         subparser.set_defaults(function=command.function)
-        command.add_arguments(subparser)
+        if name == chosen:
+            command.add_arguments(subparser)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status.  Wrong usage exits with 2 by SystemExit, as argparse does."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    parser = build_parser()
+    parser = build_parser(*words[:1])
     if not words:
         parser.print_help(sys.stderr)
         return COULD_NOT_RUN

@@ -20,10 +20,6 @@ NUMBERS = 5  # columns that are aligned to the right
 WIDTH = 100  # of what may be wrapped
 
 
-ENCRYPTED_ANSWERS = (b"S", b"G")
-"""Those answers to a request for encryption after which everything is encrypted."""
-
-
 class Verdict(enum.Enum):
     """What can be said of one connection."""
 
@@ -81,7 +77,7 @@ class Connection:
     def is_encrypted(self) -> bool:
         """Whether nothing more can be understood."""
         is_opaque = self.judge.is_opaque and not self.violations
-        return is_opaque or self.judge.listener.answers[-1:] in ENCRYPTED_ANSWERS
+        return is_opaque or self.judge.listener.is_encrypted
 
 
 class Verdicts:
