@@ -308,7 +308,7 @@ def beginnings(draw: DrawFn, *, is_replication: bool = False) -> list[Instance]:
 
 @st.composite
 def sessions(draw: DrawFn, *, is_replication: bool = False, may_be_cut: bool = True) -> Conversation:
-    """Draw a session: it ends idle, or with Terminate, or (if it may be cut) with a fatal error anywhere."""
+    """Draw a session: it ends idle or, if it may be cut, with Terminate or with a fatal error anywhere."""
     judge = Judge()
     conversation: list[Instance] = []
 
@@ -328,9 +328,10 @@ def sessions(draw: DrawFn, *, is_replication: bool = False, may_be_cut: bool = T
             pass_on(reply)
         elif not must_wait:
             pass_on(script.pop(0))
-    pass_on(*draw(st.sampled_from(([], [say.TERMINATE]))))
-    if may_be_cut and draw(st.integers(0, 9)) == 0:
-        conversation = [*conversation[: draw(st.integers(1, len(conversation)))], say.FATAL]
+    if may_be_cut:
+        conversation += draw(st.sampled_from(([], [say.TERMINATE])))
+        if draw(st.integers(0, 9)) == 0:
+            conversation = [*conversation[: draw(st.integers(1, len(conversation)))], say.FATAL]
     return [(message.sender, message) for message in conversation]
 
 
