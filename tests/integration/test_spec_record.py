@@ -535,13 +535,32 @@ def test_a_target_that_cannot_be_reached_is_no_success(tmp_path: Path) -> None:
     assert "cannot be reached: Connection refused" in running.complaints
 
 
-@pytest.mark.parametrize("what", ["listen", "trace"])
-def test_what_it_cannot_open_is_said(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("listen", "Address already in use"),
+        ("missing/one.trace", "No such file or directory"),
+        ("/dev/full", "No space left on device"),
+    ],
+)
+def test_what_it_cannot_open_or_write_is_said(what: str, why: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1] if what == "listen" else 0
-        path = tmp_path / "missing" / "one.trace" if what == "trace" else tmp_path / "one.trace"
+        path = tmp_path / ("one.trace" if what == "listen" else what)
         command = [sys.executable, "-m", "spec", "record", "--listen", f"127.0.0.1:{port}", "--trace", str(path)]
         command += ["--target", f"127.0.0.1:{taken.getsockname()[1]}"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout) == (COULD_NOT_RUN, "")
-    assert re.fullmatch(r"python -m spec: .*(Address already in use|No such file or directory).*\n", done.stderr)
+    assert re.fullmatch(rf"python -m spec: .*{why}.*\n", done.stderr)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_the_middle_of_a_session(number: signal.Signals, direct: Target, tmp_path: Path) -> None:
+    with recording(direct, tmp_path / "cut.trace") as running, Wire(running.address) as client:
+        client.log_in(direct.user, direct.password, direct.database)
+        assert client.values("SELECT 1") == ["1"]
+        running.process.send_signal(number)
+        assert client.everything() == b""
+        assert running.process.wait(PATIENCE) == CONFORMS
+    assert_it_conforms(running)
+    assert running.output.splitlines()[-1] == "Connections: 1 conforms."
