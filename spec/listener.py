@@ -7,10 +7,13 @@ nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from spec.codec import Instance, decode, message_end
-from spec.messages import ANSWERS, LATEST, REQUESTED_PHASE, Phase, Sender, Version
+from spec.messages import ANSWERS, LATEST, LEAST_LENGTH, REQUESTED_PHASE, Phase, Sender, Version
+
+MOST_HEADER = 1 + LEAST_LENGTH  # a type byte and the length
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,21 @@ class Listener:
     def __init__(self) -> None:
         self.phase = Phase.STARTUP
         self.version = LATEST
-        self.rest = {Sender.FRONTEND: b"", Sender.BACKEND: b""}
+        self.rest = {Sender.FRONTEND: bytearray(), Sender.BACKEND: bytearray()}
+        """What each side has said of a message that is not whole yet."""
         self.answers = b""
         """The single bytes by which the backend answered requests for encryption."""
         self._asked = ""
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a request for encryption waits for the single byte that answers it."""
+        return bool(self._asked)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether an encrypted connection was agreed on, of which nothing more can be understood."""
+        return self.answers[-1:] in (b"S", b"G")
 
     def hear(self, sender: Sender, data: bytes) -> list[Heard]:
         """Return the messages that these bytes of one side complete; raise Malformed if they can be none.
@@ -39,27 +53,31 @@ class Listener:
         What was sent as an answer must be heard after what it answers.  After an encrypted connection was agreed on,
         nothing more can be understood, and nothing is returned.
         """
-        self.rest[sender] += data
-        heard: list[Heard] = []
-        while self.answers[-1:] not in (b"S", b"G") and not self._hear_answer(sender):
-            whole = self.rest[sender]
-            end = message_end(whole, sender, self.phase, self.version)
-            if end is None or end > len(whole):
+        return list(self.listen(sender, data))
+
+    def listen(self, sender: Sender, data: bytes) -> Iterator[Heard]:
+        """Yield the same one by one, also those before the bytes that can be none."""
+        rest = self.rest[sender]
+        rest += data
+        while not self.is_encrypted and not self._hear_answer(sender):
+            # A long message arrives in many pieces, a piece holds many short ones: neither is copied again and again.
+            end = message_end(bytes(rest[:MOST_HEADER]), sender, self.phase, self.version)
+            if end is None or end > len(rest):
                 break
-            instance = decode(whole[:end], sender, self.phase, self.version)
-            self.rest[sender] = whole[end:]
+            whole = bytes(rest[:end])
+            instance = decode(whole, sender, self.phase, self.version)
+            del rest[:end]
             self._learn(instance)
-            heard.append(Heard(instance, whole[:end], self.version))
-        return heard
+            yield Heard(instance, whole, self.version)
 
     def _hear_answer(self, sender: Sender) -> bool:
         """Take the single byte that answers a request for encryption; say whether more must arrive first."""
         if sender is Sender.FRONTEND or not self._asked:
             return False
-        answer = self.rest[sender][:1]
+        answer = bytes(self.rest[sender][:1])
         if answer and answer in ANSWERS[self._asked]:
             self.answers += answer
-            self.rest[sender] = self.rest[sender][1:]
+            del self.rest[sender][:1]
             self._asked = ""
             return self._hear_answer(sender)
         return answer == b""

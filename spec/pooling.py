@@ -178,7 +178,7 @@ class PoolingJudge:
 
     def _server_side(self, said: Said) -> Iterator[Violation]:
         server = self.servers.setdefault(said.connection, Connection(Judge()))
-        turn = server.judge.turn
+        turn = server.judge.replying_to
         yield from server.judge.hear(said.instance)
         client = self.clients.get(server.holder) if server.holder is not None else None
         if said.instance.sender is Sender.FRONTEND:
@@ -235,7 +235,7 @@ class PoolingJudge:
         client.holder = None
         left = {decode(data, Sender.BACKEND).name for data, is_reply in client.due if is_reply}
         client.due.clear()
-        if left and not lease.lost and not client.judge.over and not (left <= REPLACED and client.fakes):
+        if left and not lease.lost and not client.judge.is_over and not (left <= REPLACED and client.fakes):
             yield _broken(TRANSPARENCY, lease, f"{lease}: the client never got {', '.join(sorted(left))}")
 
     def _canceled(self, cancel: Canceled) -> Iterator[Violation]:

@@ -32,7 +32,7 @@ Running = Generator[str, Message, None]
 READ, WAIT = "read", "wait"
 NOBODY = "c"  # a token that says nothing about who asks
 APPLICATION = re.compile(r"'application_name', E'([^']*)'")
-STATEMENTS = re.compile(r"\||; (?=SELECT|SET|RESET|UNLISTEN|DISCARD|CLOSE|DEALLOCATE)")
+STATEMENTS = re.compile(r"; ?(?=(?:[^']*'[^']*')*[^']*$)")  # a semicolon outside of quotes
 QUESTIONS = {  # what a question about the session's state speaks of -> the kind of state
     "pg_my_temp_schema": "temporary",
     "pg_listening_channels": "listening",
@@ -308,7 +308,7 @@ class PostgreSQL:
             self.prepared.pop(b"", None)
             text = body[:-1].decode()
             self.simple = True
-            for statement in STATEMENTS.split(text):
+            for statement in STATEMENTS.split(text) if text != ";" else (text,):
                 yield from self._execute(statement)
             self._ready()
         elif kind == "P":

@@ -63,7 +63,8 @@ class TwoSides:
     def history(self, last: Event) -> list[str]:
         """What happened on the connection of an event, up to it: `>` to the pooler's peer, `<` from it."""
         lines = []
-        for event in self.events[: self.events.index(last) + 1]:
+        until = next(number for number, event in enumerate(self.events, 1) if event is last)
+        for event in self.events[:until]:
             if isinstance(event, Said) and isinstance(last, Said):
                 if (event.side, event.connection) == (last.side, last.connection):
                     towards_peer = (event.instance.sender is Sender.BACKEND) is (event.side is Side.CLIENT)

@@ -29,8 +29,8 @@ EXAMPLES = 1000
 REQUESTS: tuple[tuple[Callable[[str], bytes], str], ...] = (
     (query, "slow {}"),
     (extended, "slow {}"),
-    (query, "slow {}|row {}|slow {}"),
-    (query, "begin {}|slow {}"),
+    (query, "slow {};row {};slow {}"),
+    (query, "begin {};slow {}"),
     (query, "commit {}"),
     (query, "row {}"),
 )

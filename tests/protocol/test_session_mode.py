@@ -54,9 +54,9 @@ STATEMENTS = (
     "fail {}",
     "slow {}",
     "copyout {} 3 20",
-    "row {}|fail {}|row {}",
+    "row {};fail {};row {}",
     "copyin {}",
-    "copyin {}|row {}|copyin {}",
+    "copyin {};row {};copyin {}",
     "",
     "SELECT '{}'",
     "LISTEN {}",
@@ -84,11 +84,11 @@ def requests(draw: st.DrawFn, token: str) -> bytes:
     if style == "simple":
         return query(statement)
     if style == "extended":
-        return extended(statement.split("|")[0])
+        return extended(statement.split(";")[0])
     if style == "batch":
-        return extended("insert " + token, sync=False) + extended(statement.split("|")[0])
+        return extended("insert " + token, sync=False) + extended(statement.split(";")[0])
     if style == "open batch":
-        return extended(statement.split("|")[0], sync=False)
+        return extended(statement.split(";")[0], sync=False)
     if style == "copy":
         text = f"copyin {token}"
         asking = draw(st.sampled_from((query(text), extended(text), extended(text, sync=False))))
@@ -311,7 +311,7 @@ class SessionMode(RuleBasedStateMachine):
             for event, violation in self.sides.violations
             if not (isinstance(event, Said) and event.side is Side.CLIENT and violation.sender is Sender.FRONTEND)
         ]
-        assert not broken, (broken[0][1].rule.name, broken[0][1].message, self.sides.history(broken[0][0]))
+        assert not broken, (broken[0][1].rule.name, broken[0][1].message, self.sides.history(broken[0][0])[-12:])
 
     @invariant()
     def nobody_sees_what_is_not_theirs(self) -> None:

@@ -78,7 +78,7 @@ def holding(setting: Transactions) -> int:
     ("said", "kinds"),
     [
         (query("row {}"), "TDCZ"),
-        (query("begin {}|row {}|commit {}"), "CTDCCZ"),
+        (query("begin {};row {};commit {}"), "CTDCCZ"),
         (query("row {}") * 3, "TDCZTDCZTDCZ"),
         (query("begin {}") + query("insert {}") + query("commit {}"), "CZCZCZ"),
         (extended("row {}"), "12DCZ"),

@@ -224,7 +224,7 @@ def test_it_can_be_read_by_people() -> None:
 BATCHES = [extended(text, sync=sync) for text in ("row x", "fail x", "copyin x", "copyout x") for sync in (True, False)]
 QUERIES = [
     query(text)
-    for text in ("row x", "fail x", "row x|fail x|row x", "copyin x", "copyin x|row x|copyin x", "", "copyout x")
+    for text in ("row x", "fail x", "row x;fail x;row x", "copyin x", "copyin x;row x;copyin x", "", "copyout x")
 ]
 PARTS = [
     *BATCHES,
