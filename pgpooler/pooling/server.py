@@ -103,7 +103,7 @@ class ServerSession(Session):
 
     @property
     def mid_message(self) -> bool:
-        """A message has been passed on to the client in part."""
+        """A message has been passed on, or dropped, in part."""
         return self.framer.passing > 0
 
     @property
@@ -142,17 +142,20 @@ class ServerSession(Session):
     # -- lease ---------------------------------------------------------------------------------------------------------
 
     def lend(self, client: ClientSession, now: float) -> None:
-        """Belong to this client from now on: first with its parameters set, then its bytes are relayed."""
+        """Belong to this client from now on: first with its parameters set, then its bytes are relayed.
+
+        What the server has begun to say by itself is not for the client: the rest is dropped, in front of an answer.
+        """
         self.client = client
         self.lease.begin(client)
         client.server = self
-        if self.settings == client.settings:
+        if self.settings == client.settings and not self.mid_message:
             self.state = ACTIVE
             client.granted(now)
         else:
             undo = "" if self.settings == "" else "RESET ALL"
             self.settings = None
-            self.prepare("; ".join(statement for statement in (undo, client.settings) if statement), now)
+            self.prepare("; ".join(statement for statement in (undo, client.settings) if statement) or ";", now)
 
     def prepare(self, statement: str, now: float) -> None:
         """Run a statement of ours before the client may go on."""
