@@ -16,8 +16,10 @@ from pgpooler.pooling.server_login import ServerLogin
 from pgpooler.pooling.session_state import NONE
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import (
+    ASYNCHRONOUS,
     REPLIES,
     REPLIES_AND_ROWS,
+    REPLIES_OUT_OF_TURN,
     SEVERITY_WITHIN,
     TAKEN_LIMIT,
     is_last_error,
@@ -34,6 +36,7 @@ STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parame
 PROBE_TIMEOUT = 10.0
 
 LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED, REFUSING, ASKING = ServerState
+WATCHED = {ASKING: REPLIES_AND_ROWS, IDLE: REPLIES_OUT_OF_TURN}  # what is looked at of what is for us; else REPLIES
 
 
 class ServerSession(Session):
@@ -241,9 +244,11 @@ class ServerSession(Session):
         """Drop everything: it is meant for us, or for a client that is gone."""
         framer = self.framer
         state = self.state
-        watched = REPLIES_AND_ROWS if state == ASKING else REPLIES
+        watched = WATCHED.get(state, REPLIES)
         while self.state == state:
             kind = framer.run(watched)
+            if state == IDLE and kind and kind not in ASYNCHRONOUS:
+                raise ProtocolViolation(f"the server sent a message of type {chr(kind)!r} though it was asked nothing")
             if kind == codes.ERROR_RESPONSE:
                 if not framer.take(TAKEN_LIMIT):
                     break
@@ -261,8 +266,6 @@ class ServerSession(Session):
             elif state == IDLE and self.farewell:
                 # Only here: a session that was in use holds its locks until the server has closed the socket.
                 self.close(f"the server ends the connection ({self.error.message if self.error else ''})", now)
-            elif state == IDLE and not self.releasable:
-                self.close(f"the server began something that nobody asked for ({self.owed.doubt})", now)
         framer.passed()
 
     def note(self, kind: int) -> bool:

@@ -582,3 +582,35 @@ def test_what_a_server_says_within_a_lease_reaches_its_client_as_it_is(chunk: in
     client.say(frame("F", bytes(8)) + query(""))
     setting.world.settle()
     assert client.kinds.endswith("TDCZVZIZ")
+
+
+ANSWER = (PostgreSQL.row(b"c1:"), frame("C", b"SELECT 1\0"), frame("Z", b"I"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("late", [ANSWER, ANSWER[1:], ANSWER[2:], (frame("2"), *ANSWER), (frame("n"), *ANSWER)])
+@pytest.mark.parametrize("before", range(1, 4))
+def test_an_answer_that_comes_late_is_not_taken_for_the_next_clients(
+    before: int, late: tuple[bytes, ...], mode: PoolMode
+) -> None:
+    """PgDog #876, #887, #913, pgagroal #142: a server that was out of step was handed to the next client so."""
+    setting = Setting(pool_mode=mode)
+    first = Client(setting.world, "")
+    first.ask("row c1")
+    setting.world.settle()
+    if mode is PoolMode.SESSION:
+        setting.leave(first)
+    process = process_of(setting)
+    process.say(b"".join(late[:before]))
+    setting.world.settle()
+    process.stalled = True
+    second = Client(setting.world, "")
+    second.ask("row c2")
+    setting.world.settle()
+    process.say(b"".join(late[before:]))
+    process.stalled = False
+    setting.world.settle()
+    assert second.rows == ["c2"]
+    assert second.kinds == "TDCZ"
+    assert process.over
+    assert not setting.cluster.complaints
