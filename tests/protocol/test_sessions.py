@@ -369,6 +369,17 @@ def test_several_messages_of_a_server_in_one_segment_leave_nothing_behind(state:
             end_of_servers(setting, port)
 
 
+@pytest.mark.parametrize("state", ACCEPTED)
+@pytest.mark.parametrize("chunk", [1, 1 << 16])
+def test_a_server_that_is_ready_more_often_than_it_was_asked_is_closed(state: ServerState, chunk: int) -> None:
+    setting, session, port = in_state(state)
+    setting.world.chunk = chunk
+    port.say(frame("Z", b"I") * 3)
+    setting.world.settle()
+    assert session.state == S.CLOSED
+    end_of_servers(setting, port)
+
+
 def end_of_servers(setting: Setting, port: MemoryPort) -> None:
     port.leave()
     setting.world.settle()
