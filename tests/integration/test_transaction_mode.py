@@ -403,7 +403,10 @@ def test_the_next_client_finds_nothing_of_one_that_vanished_in_any_situation(
 def test_a_request_cut_off_at_any_byte_has_no_effect(
     mode: str, policy: str, name: str, start: Start, postgres: PostgresServer, database: str, observer: Connection
 ) -> None:
-    """W8: also when a half of it has been given a server connection."""
+    """W8: also when a half of it has been given a server connection.
+
+    PgDog #805: half a request was passed on when its client had gone.
+    """
     observer.execute("CREATE TABLE marks (mark text)")
     under_test = start(pool_mode=mode, server_reset_query=policy)
     request = test_disconnects.REQUESTS[name]

@@ -248,7 +248,7 @@ def test_an_abrupt_end_in_a_query_cancels_it() -> None:
 
 @pytest.mark.parametrize("how", [Client.leave, Client.break_off, Client.terminate])
 def test_an_open_transaction_is_rolled_back_before_anybody_else_comes(how) -> None:  # type: ignore[no-untyped-def]
-    """W3"""
+    """W3.  PgBouncer #972, #974: DISCARD ALL cannot run inside a transaction block."""
     setting = Setting()
     client = setting.client()
     client.ask(f"begin {client.token}")

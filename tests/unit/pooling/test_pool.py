@@ -254,7 +254,7 @@ def test_a_connection_comes_back_from_its_probe_for_another_pool_that_waits() ->
 
 @pytest.mark.parametrize("end", [PostgreSQL.terminate, PostgreSQL.crash])
 def test_an_idle_connection_that_dies_is_noticed_at_once(end) -> None:  # type: ignore[no-untyped-def]
-    """W18"""
+    """W18.  PgDog #1318: a connection that had been closed was handed out."""
     setting = Setting(pool_size=1)
     setting.leave(setting.client())
     end(setting.cluster.processes[0])
