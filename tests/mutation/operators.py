@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import unified_diff
 from hashlib import sha256
+from itertools import pairwise
 
 COMPARISONS: dict[type[ast.cmpop], tuple[str, ...]] = {
     ast.Lt: ("<=", ">="),
@@ -48,7 +49,6 @@ NOT_READ = {"annotation", "returns", "decorator_list", "bases", "keywords"}  # o
 NOT_CHANGED = ("__repr__", "__slots__", "__all__")
 NEGATED_BY_ITSELF = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)
 
-MEMBERSHIP = (ast.In, ast.NotIn)
 PLAIN = (ast.Constant, ast.Name, ast.Attribute)
 
 Change = tuple[int, int, str, str]  # from, to, what stands there then, name of the operator
@@ -130,9 +130,8 @@ def _unordered(tree: ast.AST) -> Iterator[ast.AST]:
     """Find the tuples and lists whose order means nothing."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
-            yield from (
-                right for kind, right in zip(node.ops, node.comparators, strict=True) if type(kind) in MEMBERSHIP
-            )
+            operands = zip(node.ops, node.comparators, strict=True)
+            yield from (right for kind, right in operands if isinstance(kind, ast.In | ast.NotIn))
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("frozenset", "set"):
             yield from node.args
 
@@ -314,7 +313,7 @@ def _entries(module: Module, node: ast.Tuple | ast.List, function: ast.AST | Non
 
 
 def _swapped(module: Module, nodes: list[ast.expr]) -> Iterator[Change]:
-    for first, second in zip(nodes, nodes[1:], strict=False):
+    for first, second in pairwise(nodes):
         (start, end), (begin, stop) = module.span(first), module.span(second)
         between = module.data[end:begin].decode()
         yield start, stop, module.text_of(second) + between + module.text_of(first), "entries swapped"
@@ -328,9 +327,7 @@ def _entry_dropped(module: Module, node: ast.Tuple | ast.List | ast.Set, functio
             yield start, stop, ", ".join(rest) + "," * (len(rest) == 1), "entry dropped"
 
 
-Operator = Callable[[Module, ast.AST, ast.AST | None], Iterator[Change]]
-
-OPERATORS: dict[type[ast.AST] | tuple[type[ast.AST], ...], tuple[Operator, ...]] = {  # type: ignore[assignment]
+OPERATORS: dict[type[ast.AST] | tuple[type[ast.AST], ...], tuple[Callable[..., Iterator[Change]], ...]] = {
     ast.Compare: (_comparison,),
     ast.BoolOp: (_and_or,),
     ast.BinOp: (_arithmetic,),

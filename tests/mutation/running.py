@@ -21,6 +21,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
@@ -38,18 +39,7 @@ AT_LEAST = 15.0  # seconds of processor time
 REAL_TIME = 6  # times the patience in processor time
 MEMORY = 4 << 30  # bytes a child may address: a mutant that fills the memory fails
 PRELOADED = ("hypothesis.stateful", "hypothesis.strategies", "hypothesis.extra", "spec.strategies", "spec.mutators")
-OPTIONS = (
-    "-q",
-    "-x",
-    "--assert=plain",
-    "--no-header",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:xdist",
-    "-p",
-    "no:faulthandler",
-)
+OPTIONS = ("-q", "-x", "--assert=plain", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist")
 
 KILLED, SURVIVED, TIMEOUT = "killed", "survived", "timeout"
 
@@ -197,10 +187,8 @@ class Child:
 
     def end(self) -> None:
         """End the process and all it has started."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def wait(self) -> None:
         while not self.over:

@@ -25,8 +25,5 @@ SURVIVORS: tuple[Survivor, ...] = ()
 
 def reason_for(mutant: Mutant) -> str:
     """Return the reason why a mutant survives; empty: nobody knows one."""
-    before = " ".join(line[1:].strip() for line in mutant.diff if line[0] == "-")
-    after = " ".join(line[1:].strip() for line in mutant.diff if line[0] == "+")
-    return next(
-        (one.reason for one in SURVIVORS if (one.path, one.before, one.after) == (mutant.path, before, after)), ""
-    )
+    key = (mutant.path, *(" ".join(line[1:].strip() for line in mutant.diff if line[0] == sign) for sign in "-+"))
+    return next((known.reason for known in SURVIVORS if (known.path, known.before, known.after) == key), "")
