@@ -14,7 +14,7 @@ LACKING := import os, shutil, sysconfig as s; c = (os.environ.get("CC") or s.get
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types imports unit protocol integration compiled campaign load bench develop clean
+.PHONY: help demo test lint format types imports unit protocol integration compiled campaign mutation load bench develop clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -49,6 +49,9 @@ format: $(VENV)/.tox ## let ruff format the source
 
 campaign: $(VENV)/.tox ## very long Hypothesis runs
 	@$(TOX) -e campaign
+
+mutation: $(VENV)/.tox ## whether the tests notice small changes of the protocol and of the rules of pooling
+	@$(TOX) -e mutation -- $(ARGUMENTS)
 
 load: $(VENV)/.tox ## a short headless run of Locust through PgPooler, in all three pool modes
 	@$(TOX) -e load

@@ -4,8 +4,8 @@ The parent has imported what every run needs (pytest, Hypothesis, the specificat
 forked from it, so that a run costs little more than its tests.  The mutant is put in by an import hook: no file is
 written, and the checkout stays as it is.
 
-Patience is counted in processor time, in which a busy machine does not matter, and, much more generously, in real time
-for a child that waits for something that never comes.
+Each test may take so many times what it takes without the mutant: in processor time, in which a busy machine does not
+matter, and, much more generously, in real time, for a test that waits for something that never comes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -34,9 +34,10 @@ from tests.mutation.operators import Mutant
 from tests.mutation.selection import NOT_FOR_MUTANTS, TESTS, Surveyor, TestMap
 
 PROFILE = "mutation"  # of Hypothesis, see tests/conftest.py
-RATIO = 5  # times the processor time of the tests on what is not mutated
-AT_LEAST = 15.0  # seconds of processor time
-REAL_TIME = 6  # times the patience in processor time
+RATIO = 10  # times the processor time of a test on what is not mutated
+AT_LEAST = 5.0  # seconds of processor time
+START = 60.0  # seconds of processor time until the first test begins
+REAL_TIME = 10  # times the patience in processor time
 MEMORY = 4 << 30  # bytes a child may address: a mutant that fills the memory fails
 PRELOADED = ("hypothesis.stateful", "hypothesis.strategies", "hypothesis.extra", "spec.strategies", "spec.mutators")
 OPTIONS = ("-q", "-x", "--assert=plain", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist")
@@ -84,22 +85,28 @@ class MutantFinder:
 
 
 class Chosen:
-    """pytest plugin: runs the chosen tests in the order they were chosen, and remembers which one failed.
+    """pytest plugin: runs the chosen tests in the order they were chosen, and writes down which one runs.
 
     Tests that the map does not know are run too when the mutant has made them: parameters that come from a table.
     """
 
-    def __init__(self, tests: Sequence[str], known: Iterable[str]) -> None:
+    def __init__(self, tests: Sequence[str], known: Mapping[str, float], running: Path) -> None:
         self.places = {test: place for place, test in enumerate(tests)}
         self.functions = {test.partition("[")[0] for test in tests}
-        self.known = set(known)
+        self.known = known
+        self.running = running
         self.failed = ""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        made = {item.nodeid for item in items if item.nodeid.partition("[")[0] in self.functions} - self.known
+        made = {item.nodeid for item in items if item.nodeid.partition("[")[0] in self.functions} - set(self.known)
         chosen = [item for item in items if item.nodeid in self.places or item.nodeid in made]
         items[:] = sorted(chosen, key=lambda item: self.places.get(item.nodeid, -1))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.running.write_text(nodeid)
+        be_patient(max(AT_LEAST, RATIO * self.known.get(nodeid, 0.0)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.failed:
@@ -108,6 +115,14 @@ class Chosen:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed and not self.failed:
             self.failed = report.nodeid or "conftest"
+
+
+def be_patient(seconds: float) -> None:
+    """Let the system end this process when it has used so much more processor time, or after much more real time."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    until = int(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (until, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    signal.setitimer(signal.ITIMER_REAL, REAL_TIME * seconds)
 
 
 def preload() -> None:
@@ -130,7 +145,7 @@ def survey() -> TestMap:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        child = Child(work, folder, 3600.0, quiet=False)
+        child = Child(work, folder, quiet=False)
         child.wait()
         found = TestMap.load(folder / "map.json")
     if found is None:
@@ -143,30 +158,28 @@ def _everything() -> list[str]:
 
 
 class Child:
-    """A process that does `work`, with limits, and writes what comes of it into a file."""
+    """A process that does `work` and writes what comes of it into a file; a quiet one has limits."""
 
-    def __init__(self, work: Callable[[Path], object], folder: Path, patience: float, *, quiet: bool = True) -> None:
+    def __init__(self, work: Callable[[Path], object], folder: Path, *, quiet: bool = True) -> None:
         self.folder = folder
         self.began = time.monotonic()
-        self.until = self.began + REAL_TIME * patience
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                self._be(work, patience, quiet)
+                self._be(work, quiet)
             except BaseException:
                 traceback.print_exc()
             finally:
                 os._exit(70)
 
-    def _be(self, work: Callable[[Path], object], patience: float, quiet: bool) -> None:
+    def _be(self, work: Callable[[Path], object], quiet: bool) -> None:
         os.setsid()
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2) if quiet else (0,):
             os.dup2(nowhere, descriptor)
-        seconds = int(patience) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
         if quiet:
+            be_patient(START)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         os.environ["HYPOTHESIS_PROFILE"] = PROFILE
         os.environ.pop("PGPOOLER_IMPL", None)
@@ -176,13 +189,10 @@ class Child:
 
     @property
     def over(self) -> bool:
-        """The process has ended; one that takes too long is ended here."""
-        pid, _ = os.waitpid(self.pid, os.WNOHANG)
-        if pid == 0 and time.monotonic() < self.until:
+        """The process has ended, and with it all it had started."""
+        if os.waitpid(self.pid, os.WNOHANG)[0] == 0:
             return False
         self.end()
-        if pid == 0:
-            os.waitpid(self.pid, 0)
         return True
 
     def end(self) -> None:
@@ -194,21 +204,18 @@ class Child:
         while not self.over:
             time.sleep(0.05)
 
-    def result(self) -> object:
-        """Return what the work returned; None: it did not come so far."""
-        file = self.folder / "result.json"
-        try:
-            return json.loads(file.read_text())
-        except (FileNotFoundError, ValueError):
-            return None
+    def read(self, name: str) -> str:
+        """Return what the process has written into a file; empty: it did not come so far."""
+        file = self.folder / name
+        return file.read_text() if file.exists() else ""
 
 
-def run_on(mutant: Mutant, tests: Sequence[str], known: Iterable[str]) -> Callable[[Path], object]:
+def run_on(mutant: Mutant, tests: Sequence[str], known: Mapping[str, float]) -> Callable[[Path], object]:
     """Make the work of a child: these tests on this mutant."""
 
     def work(folder: Path) -> object:
         sys.meta_path.insert(0, MutantFinder(mutant))
-        chosen = Chosen(tests, known)
+        chosen = Chosen(tests, known, folder / "running")
         files = dict.fromkeys(test.partition("::")[0] for test in tests)
         code = pytest.main([*OPTIONS, f"--basetemp={folder}/tests", *files], plugins=[chosen])
         return [int(code), chosen.failed]
@@ -216,11 +223,13 @@ def run_on(mutant: Mutant, tests: Sequence[str], known: Iterable[str]) -> Callab
     return work
 
 
-def outcome(result: object, test_count: int, seconds: float) -> Outcome:
-    """Read what a child has left behind."""
-    if not isinstance(result, list):
-        return Outcome(TIMEOUT, "", test_count, seconds)
-    code, failed = result
+def outcome(child: Child, test_count: int) -> Outcome:
+    """Read what a child that ended has left behind."""
+    seconds = round(time.monotonic() - child.began, 1)
+    result = child.read("result.json")
+    if not result:
+        return Outcome(TIMEOUT, child.read("running"), test_count, seconds)
+    code, failed = json.loads(result)
     if code == pytest.ExitCode.OK:
         return Outcome(SURVIVED, "", test_count, seconds)
     return Outcome(KILLED, failed or f"pytest ended with {code}", test_count, seconds)
@@ -229,6 +238,7 @@ def outcome(result: object, test_count: int, seconds: float) -> Outcome:
 def run_all(mutants: Sequence[Mutant], tests: TestMap, jobs: int) -> Iterator[tuple[Mutant, Outcome]]:
     """Run the tests on all mutants, so many at a time, and say of each what became of it as soon as it is known."""
     waiting = list(reversed(mutants))
+    known = dict(zip(tests.tests, tests.seconds, strict=True))
     running: list[tuple[Child, Mutant, int]] = []
     try:
         while waiting or running:
@@ -238,14 +248,13 @@ def run_all(mutants: Sequence[Mutant], tests: TestMap, jobs: int) -> Iterator[tu
                 if not chosen:
                     yield mutant, Outcome(SURVIVED, "", 0, 0.0)
                     continue
-                patience = max(AT_LEAST, RATIO * tests.time_for(chosen))
                 folder = Path(tempfile.mkdtemp(prefix="mutant-"))
-                running.append((Child(run_on(mutant, chosen, tests.tests), folder, patience), mutant, len(chosen)))
+                running.append((Child(run_on(mutant, chosen, known), folder), mutant, len(chosen)))
             for entry in list(running):
                 child, mutant, count = entry
                 if child.over:
                     running.remove(entry)
-                    result = outcome(child.result(), count, round(time.monotonic() - child.began, 1))
+                    result = outcome(child, count)
                     shutil.rmtree(child.folder, ignore_errors=True)
                     yield mutant, result
             time.sleep(0.02)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -66,11 +66,6 @@ class TestMap:
             anywhere = {test for path in self.lines.values() for tests in path.values() for test in tests}
             groups += [of_module - near, anywhere - of_module - near]
         return [self.tests[test] for group in groups for test in sorted(group, key=lambda test: self.seconds[test])]
-
-    def time_for(self, tests: Sequence[str]) -> float:
-        """Return how long these tests take on what is not mutated."""
-        taken = dict(zip(self.tests, self.seconds, strict=True))
-        return sum(taken[test] for test in tests)
 
     def save(self, file: Path) -> None:
         """Write the map."""

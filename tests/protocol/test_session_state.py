@@ -182,6 +182,17 @@ def test_a_prepared_listen_pins_again_when_it_runs_again() -> None:
     assert idle(one)
 
 
+def test_what_a_prepared_statement_leaves_when_it_runs_again_pins_too() -> None:
+    """Its text was seen, and the server asked, before it ran; its tag says nothing of a temporary table."""
+    setting, one, _ = smart()
+    setting.ask(one, "LISTEN {}")
+    setting.say(one, frame("P", b"s\0CREATE TEMP TABLE c1\0\0\0") + SYNC)
+    setting.say(one, frame("B", b"\0s\0" + bytes(6)) + frame("E", b"\0" + bytes(4)) + SYNC)
+    setting.ask(one, "UNLISTEN *")
+    assert not idle(one)
+    assert len(setting.world.pool.pinned) == 1
+
+
 def test_nothing_slips_in_while_the_server_is_asked() -> None:
     """The next request comes before the answer: it is held, and served by the same server connection."""
     setting, one, other = smart(pool_size=1, max_pinned=1)

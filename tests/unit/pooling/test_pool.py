@@ -273,6 +273,15 @@ def test_an_idle_connection_that_said_farewell_is_leased_to_nobody() -> None:
     assert setting.client().process_id == 2
 
 
+def test_a_connection_that_is_in_a_transaction_after_its_probe_is_leased_to_nobody() -> None:
+    setting = Setting(pool_size=1, server_idle_timeout=0)
+    setting.leave(setting.client())
+    setting.cluster.processes[0].status = "T"
+    setting.world.pass_time(61)
+    assert setting.cluster.alive == []
+    assert setting.client().process_id == 2
+
+
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
@@ -308,6 +317,31 @@ def test_when_the_pause_is_over_the_next_client_is_served() -> None:
     setting.world.pass_time(0.1)
     assert setting.client().logged_in
     assert setting.world.pool.failure is None
+
+
+def test_once_somebody_could_connect_clients_need_no_server_to_log_in() -> None:
+    setting = quiet(pool_size=1)
+    setting.world.unreachable["primary"] = "Connection refused"
+    setting.client()
+    del setting.world.unreachable["primary"]
+    setting.world.pass_time(0.1)
+    first = Client(setting.world)
+    setting.world.settle()
+    first.ask("slow c")
+    setting.world.settle()
+    second = Client(setting.world)
+    setting.world.settle()
+    assert first.logged_in
+    assert second.logged_in, "although the only server connection is in use"
+
+
+def test_parameters_that_no_server_has_seen_are_shown_to_one_before_the_client_is_let_in() -> None:
+    setting = quiet()
+    assert setting.client().logged_in
+    client = Client(setting.world, "broken")
+    setting.world.settle()
+    assert not client.logged_in
+    assert client.sqlstates == ["42704"]
 
 
 def test_a_failure_does_not_refuse_those_whom_another_connection_may_serve() -> None:
@@ -389,6 +423,15 @@ def test_an_idle_connection_of_another_pool_makes_room_at_once() -> None:
     setting.leave(*setting.clients(2, "alice"))
     assert setting.client("bob").logged_in
     assert len(setting.cluster.alive) == 2
+
+
+def test_the_connection_that_was_idle_longest_makes_room() -> None:
+    setting = Setting(pool_size=5, backend_pool_size=2)
+    setting.leave(setting.client("alice"))
+    setting.world.pass_time(1)
+    setting.leave(setting.client("carol"))
+    setting.client("bob")
+    assert [process.user for process in setting.cluster.alive] == ["carol", "bob"]
 
 
 def test_room_that_one_pool_made_is_not_taken_twice() -> None:

@@ -11,7 +11,7 @@ from pgpooler.pooling.server import CLEANING_TIMEOUT, STARTING_TIMEOUT, ServerSe
 from pgpooler.pooling.states import ServerState
 from pgpooler.protocol import codes
 from tests.memory import MemoryPort
-from tests.scripted import Client, Recording, Setting, error, frame, query
+from tests.scripted import COPY_FAIL, SYNC, Client, Recording, Setting, error, frame, query
 
 BACKEND = "".join(map(chr, sorted(codes.BACKEND_TYPES)))
 BODIES = {
@@ -397,6 +397,20 @@ def test_nothing_is_written_behind_half_a_message_that_the_server_skips() -> Non
     setting.world.settle()
     assert recording.data == half
     assert recording.over
+
+
+def test_a_server_of_which_nobody_knows_what_it_owes_is_not_asked_to_clean_itself() -> None:
+    """The doubt comes up while the replies are dropped: a COPY fails into which a Sync was sent."""
+    setting = Setting()
+    client = setting.client()
+    client.say(query(f"copyin {client.token}") + SYNC + COPY_FAIL)
+    client.port.step_read()
+    client.leave()
+    client.port.step_read()
+    setting.world.settle()
+    assert setting.cluster.processes[0].over
+    assert "DISCARD ALL" not in setting.cluster.processes[0].statements
+    setting.world.check_limits()
 
 
 def test_an_idle_server_that_said_its_last_word_gives_its_place_back_before_it_closes() -> None:
