@@ -260,8 +260,8 @@ def _constant(module: Module, node: ast.Constant, function: ast.AST | None) -> I
 
 def _returned(module: Module, node: ast.Return, function: ast.AST | None) -> Iterator[Change]:
     value = node.value
-    if value is None or (isinstance(value, ast.Constant) and value.value is None):
-        return
+    if value is None or (isinstance(value, ast.Constant) and not value.value):
+        return  # nothing, or what is as good as None to most callers
     returns = getattr(function, "returns", None)
     if isinstance(returns, ast.Name) and returns.id == "bool":
         if not isinstance(value, ast.Constant | ast.Compare):

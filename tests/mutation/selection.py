@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -56,7 +57,8 @@ class TestMap:
     def select(self, mutant: Mutant) -> list[str]:
         """List the tests that may notice the mutant: those that run its lines first, and the quick ones first.
 
-        What happens at import may be noticed by every test that runs anything of the two packages.
+        What happens at import may be noticed by every test that runs anything of the two packages, or only looks at
+        what is in them: a limit, a table.
         """
         lines = self.lines.get(mutant.path, {})
         near = {test for line in mutant.lines for test in lines.get(str(line), ())}
@@ -64,7 +66,8 @@ class TestMap:
         if mutant.at_import or set(self.imports.get(mutant.path, ())).intersection(mutant.lines):
             of_module = {test for tests in lines.values() for test in tests}
             anywhere = {test for path in self.lines.values() for tests in path.values() for test in tests}
-            groups += [of_module - near, anywhere - of_module - near]
+            looking = {test for test, name in enumerate(self.tests) if _speaks_of_them(name.partition("::")[0])}
+            groups += [of_module - near, anywhere - of_module - near, looking - anywhere - of_module - near]
         return [self.tests[test] for group in groups for test in sorted(group, key=lambda test: self.seconds[test])]
 
     def save(self, file: Path) -> None:
@@ -75,6 +78,13 @@ class TestMap:
     def load(cls, file: Path) -> TestMap | None:
         """Read the map; None: there is none."""
         return cls(**json.loads(file.read_text())) if file.exists() else None
+
+
+@cache
+def _speaks_of_them(file: str) -> bool:
+    """A file of tests names one of the packages."""
+    text = Path(file).read_text()
+    return any(package.replace("/", ".") in text for package in PACKAGES)
 
 
 class Surveyor:

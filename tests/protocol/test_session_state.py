@@ -373,6 +373,16 @@ def test_nobody_binds_the_unnamed_statement_of_another_client(
     assert one.rows == ["c1"] * 2
 
 
+def test_a_block_behind_a_forgotten_statement_is_refused_like_any_other() -> None:
+    """The request was held, and is so no longer: the client is not taken for one that has sent too much."""
+    setting, one, other = smart(pool_size=1, pool_mode=PoolMode.STATEMENT)
+    setting.say(one, extended("SELECT 'c1'"))
+    setting.say(other, extended("BEGIN", name="s"))
+    assert other.sqlstates == ["0A000"]
+    assert other.kinds.endswith("EZ")
+    assert idle(other)
+
+
 def test_who_parses_first_costs_no_round_trip() -> None:
     setting, one, other = smart(pool_size=1)
     for client in (one, other, one):

@@ -91,6 +91,7 @@ COPY t (a, b) FROM STDIN
 COPY t FROM STDIN (FORMAT csv)
 COPY t TO STDOUT WITH (FORMAT binary)
 COPY (SELECT lower(a) FROM t) TO STDOUT
+COPY (SELECT 1) TO STDOUT (FORMAT csv)
 DECLARE c CURSOR FOR SELECT 1
 DECLARE c SCROLL CURSOR WITHOUT HOLD FOR SELECT 1
 DECLARE c CURSOR FOR WITH hold AS (SELECT 1) SELECT * FROM hold
@@ -122,6 +123,7 @@ CREATE DATABASE d TEMPLATE x; CREATE SCHEMA s; CREATE SEQUENCE q
 CREATE TYPE e AS ENUM ('a'); CREATE DOMAIN n AS int CHECK (f(VALUE))
 ALTER TABLE t ADD COLUMN a numeric(10, 2), ADD CONSTRAINT x FOREIGN KEY (a) REFERENCES u (a), ALTER b TYPE varchar(3)
 ALTER FUNCTION f(int) OWNER TO r
+ALTER INDEX i SET (fillfactor = 70); ALTER TABLE t SET (fillfactor = 70)
 REINDEX TABLE t; CLUSTER t; CHECKPOINT; REFRESH MATERIALIZED VIEW v; REASSIGN OWNED BY a TO b
 """.strip().split("\n")
 
@@ -211,6 +213,10 @@ LEAVES: list[tuple[str, int]] = [
     ("SELECT set_config('Search_Path', $1, true)", CLEANING),
     ("SELECT set_config('search_path', 'pg_temp', true)", TEMPORARY | CLEANING),
     ("SELECT set_config('search_path', 'pg_' || 'temp', true)", CLEANING),
+    ("SELECT set_config('a', 'b'", CLEANING),
+    (f"SELECT set_config('a', 'b' {' + 1' * 40}, true)", CLEANING),
+    ("SELECT stdin(1)", CLEANING),
+    ("COPY (SELECT stdout(1)) TO STDOUT", CLEANING),
     ("SELECT\"set_config\"('a.b','c',false)", CLEANING),
     ("SELECT nextval('a')", CLEANING),
     ("SELECT setval('a', 1)", CLEANING),

@@ -479,6 +479,19 @@ def test_pools_take_turns_at_most_once_per_fairness_delay() -> None:
     assert second.logged_in
 
 
+def test_who_gives_a_connection_to_a_pool_that_needs_none_any_more_opens_it_again() -> None:
+    setting = Setting(pool_size=5, backend_pool_size=2)
+    first = setting.client("alice")
+    setting.world.hold_opens = True
+    bob, second = setting.client("bob"), setting.client("alice")
+    setting.world.pass_time(0.11)
+    setting.leave(first)
+    setting.world.hold_opens = False
+    setting.world.settle()
+    assert bob.logged_in
+    assert second.logged_in
+
+
 def test_a_pool_that_cannot_connect_takes_nobody_elses_connection() -> None:
     setting = Setting(pool_size=5, backend_pool_size=2)
     (first, second), bob = setting.clients(2, "alice"), setting.client("bob")
@@ -606,6 +619,16 @@ def test_the_reserve_is_closed_again_once_nobody_waits() -> None:
     setting.cluster.alive[0].terminate()
     setting.clients(2)
     assert setting.sizes == (0, 1, 0, 1), "but it is not opened anew before somebody has waited"
+
+
+def test_the_reserve_is_not_opened_by_a_look_at_the_clock_while_nobody_waits() -> None:
+    setting = quiet(pool_size=1, reserve_pool_size=1, reserve_pool_timeout=5, server_idle_timeout=10)
+    one, other = setting.clients(2)
+    setting.world.pass_time(11)
+    for client in (one, other):
+        client.ask(f"slow {client.token}")
+    setting.world.settle()
+    assert setting.sizes == (0, 1, 0, 1)
 
 
 @pytest.mark.parametrize(("reserve", "after"), [(0, 5), (2, 0)])

@@ -108,6 +108,29 @@ def test_any_message_in_any_state_is_in_the_table_or_a_clean_end(state: ServerSt
     assert set(setting.world.counts().values()) == {0}
 
 
+@pytest.mark.parametrize("message", [frame("!", b"odd"), frame("Z", b"I") * 2, frame("p"), frame("\xff")])
+def test_what_no_server_may_say_is_not_passed_on(message: bytes) -> None:
+    """A ReadyForQuery that nothing had asked for, a type that no server sends."""
+    setting, session, port = in_state(ServerState.ACTIVE)
+    (client,) = setting.world.service.clients.values()
+    far = client.port.far  # type: ignore[attr-defined]
+    port.say(message + frame("1"))
+    setting.world.settle()
+    assert session.state == ServerState.CLOSED
+    assert far.kinds in ("E", "ZE")
+    assert far.sqlstates == ["08P01"]
+
+
+def test_a_replication_stream_is_passed_on_and_leaves_its_connection_to_nobody() -> None:
+    setting, session, port = in_state(ServerState.ACTIVE)
+    (client,) = setting.world.service.clients.values()
+    far = client.port.far  # type: ignore[attr-defined]
+    port.say(frame("W", bytes(3)) + frame("d", b"x"))
+    setting.world.settle()
+    assert far.kinds == "Wd"
+    assert session.owed.doubt
+
+
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("length", [0, 3, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_an_impossible_length_ends_the_connection_in_any_state(state: ServerState, length: int) -> None:
