@@ -10,13 +10,13 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.mutation import rules
 from tests.mutation.campaign import Results, report, sample
 from tests.mutation.operators import Mutant
-from tests.mutation.running import preload, run_all, survey
+from tests.mutation.running import AT_LEAST, Outcome, preload, run_all, survey
 from tests.mutation.selection import TestMap, modules, state_of_tests
 from tests.mutation.survivors import reason_for
 
@@ -32,6 +32,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default: processors)")
     parser.add_argument("--results", type=Path, default=Path(".mutation/results.json"), help="(default %(default)s)")
     parser.add_argument("--report", type=Path, help="write the report to this file, too")
+    parser.add_argument("--patience", type=float, default=AT_LEAST, help="seconds for a test (default %(default)s)")
     parser.add_argument("--only", default="", help="only mutants whose description contains this")
     parser.add_argument("--again", action="store_true", help="run again what is known already")
     parser.add_argument("--list", action="store_true", help="only show what would be run")
@@ -57,7 +58,7 @@ def main() -> int:
         return 2
     todo = everything if options.again else results.to_run(everything, tests.state)
     print(f"{len(drawn)} of {population} mutants drawn, {len(broken_rules)} rules; {len(todo)} to run", flush=True)
-    run(todo, tests, results, options.jobs)
+    run(run_all(todo, tests, options.jobs, options.patience), len(todo), results, tests.state)
     lines = [*report("The rules", broken_rules, results), "", *report("The sample", chosen, results)]
     print("", *lines, sep="\n")
     if options.report:
@@ -75,13 +76,13 @@ def the_map(file: Path) -> TestMap:
     return known
 
 
-def run(todo: Sequence[Mutant], tests: TestMap, results: Results, jobs: int) -> None:
-    """Run the tests on these mutants, and show and keep what becomes of each."""
+def run(runs: Iterator[tuple[Mutant, Outcome]], count: int, results: Results, state: str) -> None:
+    """Show and keep what becomes of each mutant."""
     began = time.monotonic()
-    for number, (mutant, outcome) in enumerate(run_all(todo, tests, jobs), 1):
-        results.add(mutant, outcome, tests.state)
+    for number, (mutant, outcome) in enumerate(runs, 1):
+        results.add(mutant, outcome, state)
         spent = time.monotonic() - began
-        print(f"{number}/{len(todo)} {spent:6.0f}s {outcome.outcome:8} {mutant} {outcome.test}", flush=True)
+        print(f"{number}/{count} {spent:6.0f}s {outcome.outcome:8} {mutant} {outcome.test}", flush=True)
         if not outcome.noticed:
             print(*mutant.diff, sep="\n", flush=True)
 

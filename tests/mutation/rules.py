@@ -18,7 +18,7 @@ def mutants(modules: Mapping[str, str], rules: str | None = None) -> list[Mutant
 
 def _paragraphs(text: str) -> Iterator[list[str]]:
     for paragraph in text.split("\n\n"):
-        lines = [line for line in paragraph.splitlines() if not line.startswith("#")]
+        lines = [line for line in paragraph.splitlines() if line and not line.startswith("#")]
         if lines:
             yield lines
 

@@ -35,7 +35,7 @@ from tests.mutation.selection import NOT_FOR_MUTANTS, TESTS, Surveyor, TestMap
 
 PROFILE = "mutation"  # of Hypothesis, see tests/conftest.py
 RATIO = 10  # times the processor time of a test on what is not mutated
-AT_LEAST = 5.0  # seconds of processor time
+AT_LEAST = 5.0  # seconds of processor time for a test that needs next to none
 START = 60.0  # seconds of processor time until the first test begins
 REAL_TIME = 10  # times the patience in processor time
 MEMORY = 4 << 30  # bytes a child may address: a mutant that fills the memory fails
@@ -90,11 +90,12 @@ class Chosen:
     Tests that the map does not know are run too when the mutant has made them: parameters that come from a table.
     """
 
-    def __init__(self, tests: Sequence[str], known: Mapping[str, float], running: Path) -> None:
+    def __init__(self, tests: Sequence[str], known: Mapping[str, float], running: Path, patience: float) -> None:
         self.places = {test: place for place, test in enumerate(tests)}
         self.functions = {test.partition("[")[0] for test in tests}
         self.known = known
         self.running = running
+        self.patience = patience
         self.failed = ""
 
     @pytest.hookimpl(trylast=True)
@@ -106,7 +107,7 @@ class Chosen:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.running.write_text(nodeid)
-        be_patient(max(AT_LEAST, RATIO * self.known.get(nodeid, 0.0)))
+        be_patient(max(self.patience, RATIO * self.known.get(nodeid, 0.0)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.failed:
@@ -210,12 +211,14 @@ class Child:
         return file.read_text() if file.exists() else ""
 
 
-def run_on(mutant: Mutant, tests: Sequence[str], known: Mapping[str, float]) -> Callable[[Path], object]:
+def run_on(
+    mutant: Mutant, tests: Sequence[str], known: Mapping[str, float], patience: float
+) -> Callable[[Path], object]:
     """Make the work of a child: these tests on this mutant."""
 
     def work(folder: Path) -> object:
         sys.meta_path.insert(0, MutantFinder(mutant))
-        chosen = Chosen(tests, known, folder / "running")
+        chosen = Chosen(tests, known, folder / "running", patience)
         files = dict.fromkeys(test.partition("::")[0] for test in tests)
         code = pytest.main([*OPTIONS, f"--basetemp={folder}/tests", *files], plugins=[chosen])
         return [int(code), chosen.failed]
@@ -235,7 +238,7 @@ def outcome(child: Child, test_count: int) -> Outcome:
     return Outcome(KILLED, failed or f"pytest ended with {code}", test_count, seconds)
 
 
-def run_all(mutants: Sequence[Mutant], tests: TestMap, jobs: int) -> Iterator[tuple[Mutant, Outcome]]:
+def run_all(mutants: Sequence[Mutant], tests: TestMap, jobs: int, patience: float) -> Iterator[tuple[Mutant, Outcome]]:
     """Run the tests on all mutants, so many at a time, and say of each what became of it as soon as it is known."""
     waiting = list(reversed(mutants))
     known = dict(zip(tests.tests, tests.seconds, strict=True))
@@ -249,7 +252,7 @@ def run_all(mutants: Sequence[Mutant], tests: TestMap, jobs: int) -> Iterator[tu
                     yield mutant, Outcome(SURVIVED, "", 0, 0.0)
                     continue
                 folder = Path(tempfile.mkdtemp(prefix="mutant-"))
-                running.append((Child(run_on(mutant, chosen, known), folder), mutant, len(chosen)))
+                running.append((Child(run_on(mutant, chosen, known, patience), folder), mutant, len(chosen)))
             for entry in list(running):
                 child, mutant, count = entry
                 if child.over:

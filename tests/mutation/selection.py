@@ -14,7 +14,6 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-import coverage
 import pytest
 
 from tests.mutation.operators import Mutant
@@ -91,6 +90,8 @@ class Surveyor:
     """pytest plugin: notes which test runs which lines."""
 
     def __init__(self) -> None:
+        import coverage  # here, because nothing else needs it
+
         self.coverage = coverage.Coverage(
             data_file=None, include=[f"{package}/*" for package in PACKAGES], config_file=False, messages=False
         )
