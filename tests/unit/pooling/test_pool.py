@@ -321,18 +321,21 @@ def test_when_the_pause_is_over_the_next_client_is_served() -> None:
 
 def test_once_somebody_could_connect_clients_need_no_server_to_log_in() -> None:
     setting = quiet(pool_size=1)
+    first, second, third = (Client(setting.world) for _ in range(3))
+    setting.world.settle()
+    setting.cluster.alive[0].crash()
     setting.world.unreachable["primary"] = "Connection refused"
-    setting.client()
+    setting.world.settle()
+    first.ask("row c")
+    setting.world.settle()
+    assert first.sqlstates == ["08006"]
     del setting.world.unreachable["primary"]
     setting.world.pass_time(0.1)
-    first = Client(setting.world)
+    second.ask("slow c")
     setting.world.settle()
-    first.ask("slow c")
+    fourth = Client(setting.world)
     setting.world.settle()
-    second = Client(setting.world)
-    setting.world.settle()
-    assert first.logged_in
-    assert second.logged_in, "although the only server connection is in use"
+    assert (third.logged_in, fourth.logged_in) == (True, True), "although the only server connection is in use"
 
 
 def test_parameters_that_no_server_has_seen_are_shown_to_one_before_the_client_is_let_in() -> None:
