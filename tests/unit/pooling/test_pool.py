@@ -707,3 +707,4 @@ def test_a_pool_made_during_a_pause_is_paused() -> None:
     setting.world.service.pools.resume(setting.world.now)
     setting.world.settle()
     assert client.logged_in
+    assert setting.client("carol").logged_in, "and one made after it is not"

@@ -108,7 +108,7 @@ def test_any_message_in_any_state_is_in_the_table_or_a_clean_end(state: ServerSt
     assert set(setting.world.counts().values()) == {0}
 
 
-@pytest.mark.parametrize("message", [frame("!", b"odd"), frame("Z", b"I") * 2, frame("p"), frame("\xff")])
+@pytest.mark.parametrize("message", [frame("!", b"odd"), frame("Z", b"I") * 2, frame("p"), b"\xff\0\0\0\4"])
 def test_what_no_server_may_say_is_not_passed_on(message: bytes) -> None:
     """A ReadyForQuery that nothing had asked for, a type that no server sends."""
     setting, session, port = in_state(ServerState.ACTIVE)
@@ -119,6 +119,17 @@ def test_what_no_server_may_say_is_not_passed_on(message: bytes) -> None:
     assert session.state == ServerState.CLOSED
     assert far.kinds in ("E", "ZE")
     assert far.sqlstates == ["08P01"]
+    assert far.errors[0].detail is None
+
+
+def test_what_no_server_may_say_during_its_login_is_told_with_its_backend() -> None:
+    setting, _, port = in_state(ServerState.LOGIN)
+    (client,) = setting.world.service.clients.values()
+    far = client.port.far  # type: ignore[attr-defined]
+    port.say(frame("Z", b"I"))
+    setting.world.settle()
+    assert far.sqlstates == ["08P01"]
+    assert far.errors[0].detail == "Backend primary (pg1:5432) did not let us in."
 
 
 def test_a_replication_stream_is_passed_on_and_leaves_its_connection_to_nobody() -> None:
