@@ -89,6 +89,16 @@ def test_a_changed_parameter_is_evidence() -> None:
     assert setting.process.statements[-len(QUESTIONS) :] == QUESTIONS
 
 
+def test_the_tag_of_a_set_says_nothing_where_every_text_was_read() -> None:
+    """SET LOCAL has it, too."""
+    setting, one, _ = smart(pool_size=1)
+    setting.ask(one, "BEGIN")
+    setting.process.say(frame("C", b"SET\0"))
+    setting.world.settle()
+    setting.ask(one, "COMMIT")
+    assert setting.process.statements == ["BEGIN", "COMMIT"]
+
+
 def test_a_library_that_was_loaded_ends_the_server_connection() -> None:
     setting, one, other = smart(pool_size=1, on_session_state=SessionStatePolicy.ALLOW)
     setting.ask(one, "BEGIN")
@@ -168,7 +178,8 @@ def test_the_pin_ends_with_what_it_was_for() -> None:
     assert len(setting.world.pool.pinned) == 1
     before = asked(setting)
     setting.ask(one, "SELECT '{}'")
-    assert asked(setting) == before, "nothing has changed, so nothing is asked"
+    setting.ask(one, "SET x TO '{}'")
+    assert asked(setting) == before, "nothing has changed that pins, so nothing is asked"
     setting.ask(one, "UNLISTEN *")
     assert idle(one)
     assert not setting.world.pool.pinned
@@ -309,6 +320,7 @@ def test_with_on_session_state_error_the_server_refuses_for_us(said: bytes, kind
     refused = [failure for failure in one.errors if failure.sqlstate == "0A000"]
     assert len(refused) == (0 if b"bad" in said else 1)
     assert not any("pgpooler_refuses" in failure.message for failure in one.errors)
+    assert setting.cluster.complaints == []
     assert all(process.state == set() for process in setting.cluster.alive)
     assert idle(one)
     setting.ask(other, "SELECT '{}'")
