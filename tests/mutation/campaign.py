@@ -8,10 +8,10 @@ any test changes.
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 from tests.mutation.operators import Mutant, mutants
@@ -22,14 +22,17 @@ COLUMNS = ("module", "mutants", KILLED, TIMEOUT, SURVIVED, "noticed")
 
 
 def sample(modules: Mapping[str, str], count: int, seed: int) -> tuple[list[Mutant], int]:
-    """Draw mutants: the same for the same sources and seed, a larger sample holding the smaller; and say from how many.
+    """Draw mutants, and say from how many.  A count of 0 takes all.
 
-    A count of 0 takes all.
+    Each mutant has a place in the draw by what it changes: so a larger sample holds the smaller, and a change elsewhere
+    in its module changes nothing.
     """
     everything = [mutant for path, text in sorted(modules.items()) for mutant in mutants(path, text)]
-    drawn = sorted(everything, key=lambda mutant: mutant.key)
-    random.Random(seed).shuffle(drawn)
-    return drawn[: count or None], len(everything)
+
+    def place(mutant: Mutant) -> tuple[str, str]:
+        return sha256(f"{seed} {mutant.path} {mutant.name} {mutant.diff}".encode()).hexdigest(), mutant.key
+
+    return sorted(everything, key=place)[: count or None], len(everything)
 
 
 class Results:

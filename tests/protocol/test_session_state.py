@@ -147,6 +147,14 @@ def test_what_outlives_the_transaction_pins_the_lease(mode: PoolMode, text: str,
         assert all(process.state == set() for process in setting.cluster.alive)
 
 
+def test_what_was_not_read_takes_its_place_among_the_pinned_when_the_server_has_confirmed_it() -> None:
+    setting, one, other = smart(max_pinned=1)
+    setting.ask(one, "LISTEN {}" + LONG)
+    assert [server.client for server in setting.world.pool.pinned] == [one.session]
+    setting.ask(other, "LISTEN {}" + LONG)
+    assert other.sqlstates == ["53300"], "there is no place left"
+
+
 def test_reasons_are_told_in_words() -> None:
     setting, one, _ = smart()
     setting.ask(one, "LISTEN {}")

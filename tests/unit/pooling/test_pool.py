@@ -160,6 +160,17 @@ def test_a_connection_idle_for_server_idle_timeout_is_closed_and_its_place_is_fr
     assert setting.client().logged_in
 
 
+def test_the_time_in_use_is_no_time_of_idleness() -> None:
+    setting = Setting(pool_size=1, server_idle_timeout=50)
+    client = setting.client()
+    setting.world.pass_time(49)
+    setting.leave(client)
+    setting.world.pass_time(49)
+    assert setting.sizes == (1, 0, 0, 0)
+    setting.world.pass_time(1)
+    assert setting.cluster.alive == []
+
+
 def test_an_old_connection_is_closed_while_idle() -> None:
     """W17"""
     setting = Setting(pool_size=1, server_lifetime=50, server_idle_timeout=0)
