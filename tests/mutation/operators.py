@@ -11,7 +11,6 @@ import ast
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from difflib import unified_diff
 from hashlib import sha256
 from itertools import pairwise
 
@@ -77,9 +76,13 @@ class Mutant:
 
     @property
     def diff(self) -> tuple[str, ...]:
-        """The lines that differ, each after its sign."""
-        lines = unified_diff(self.original.splitlines(), self.source.splitlines(), lineterm="", n=0)
-        return tuple(line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
+        """The lines from the first to the last that differs, each after its sign."""
+        before, after = self.original.splitlines(), self.source.splitlines()
+        shorter = min(len(before), len(after))
+        head = next((line for line in range(shorter) if before[line] != after[line]), shorter)
+        tail = next((line for line in range(shorter - head) if before[-1 - line] != after[-1 - line]), shorter - head)
+        removed, added = before[head : len(before) - tail], after[head : len(after) - tail]
+        return (*(f"-{line}" for line in removed), *(f"+{line}" for line in added))
 
     def __str__(self) -> str:
         return f"{self.path}:{self.lines[0]} {self.name}"
