@@ -62,8 +62,20 @@ def main() -> int:
     lines = [*report("The rules", broken_rules, results), "", *report("The sample", chosen, results)]
     print("", *lines, sep="\n")
     if options.report:
-        options.report.write_text("\n".join([*lines, ""]))
+        options.report.write_text("\n".join([*head(options, population), *lines, ""]))
     return verdict(broken_rules, chosen, results)
+
+
+def head(options: argparse.Namespace, population: int) -> tuple[str, ...]:
+    """Begin the page that is written."""
+    return (
+        "# Mutation testing: the latest result",
+        "",
+        "What this is: [mutation testing](../explanation/mutation-testing.md).  Written by",
+        f"`python -m tests.mutation --sample {options.sample} --seed {options.seed} --report FILE`.",
+        f"{population} mutants can be made; `noticed` are those that were killed or ran out of time.",
+        "",
+    )
 
 
 def the_map(file: Path) -> TestMap:
