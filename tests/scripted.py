@@ -312,7 +312,9 @@ class PostgreSQL:
                 yield from self._execute(statement)
             self._ready()
         elif kind == "P":
-            name, text, _ = body.split(b"\0", 2)
+            name, text, types = body.split(b"\0", 2)
+            if len(types) < 2 or len(types) != 2 + 4 * unpack_from("!h", types)[0]:
+                self.cluster.complaints.append(f"server {self.number} got a malformed Parse")
             if text.startswith((b"bad", b"pgpooler_refuses")):
                 raise Failure("42601", f"syntax error: {text.decode()}")
             self.prepared[name] = text.decode()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pgpooler.config.model import AuthMethod, Backend, PoolMode, ResetPolicy, Rule
+from pgpooler.pooling.evidence import LONGEST_READ
 from pgpooler.pooling.pool import REMEMBERED_SETTINGS
 from pgpooler.pooling.states import ClientState
 from pgpooler.protocol import messages
@@ -180,6 +181,25 @@ def test_half_a_header_asks_for_no_server() -> None:
     assert idle(client)
     setting.say(client, query("row c1")[4:])
     assert client.kinds == "TDCZ"
+
+
+@pytest.mark.parametrize(("length", "needs_server"), [(LONGEST_READ, False), (LONGEST_READ + 1, True)])
+def test_half_a_text_asks_for_a_server_only_if_it_is_too_long_to_be_read(length: int, needs_server: bool) -> None:
+    setting = Transactions()
+    client = setting.client()
+    whole = query("row c1".ljust(length - 6))
+    assert len(whole) == length
+    setting.say(client, whole[:-1])
+    assert idle(client) is not needs_server
+    setting.say(client, whole[-1:])
+    assert client.kinds == "TDCZ"
+
+
+def test_every_client_is_told_a_process_id_of_its_own() -> None:
+    """No server's: a client is served by many."""
+    setting = Transactions()
+    told = [client.process_id for client in setting.clients(3)]
+    assert told == [client.number for client in setting.world.service.clients.values()]
 
 
 def test_terminate_while_idle_takes_no_server() -> None:
