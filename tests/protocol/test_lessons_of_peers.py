@@ -61,7 +61,7 @@ def assert_next_gets_its_own(setting: Setting) -> None:
     other = setting.client()
     other.say(query(f"row {other.token}") + extended(f"row {other.token} 2"))
     setting.world.settle()
-    assert other.kinds == "TDCZ12TDDCZ"
+    assert other.kinds == "TDCZ12DDCZ"
     assert set(other.rows) == {other.token}
     assert not setting.cluster.complaints
 
@@ -295,8 +295,8 @@ def test_a_cancel_request_is_closed_without_a_byte_and_changes_nothing_but_what_
 
 # -- pipelines ---------------------------------------------------------------------------------------------------------
 
-MIX = extended("row c1", sync=False) + frame("D", b"P\0") + SYNC + SYNC + query("row c1 2") + query("row c1|fail c1")
-BLOCK = query("begin c1") + query("insert c1|row c1|row c1") + query("commit c1")
+MIX = extended("row c1", sync=False) + frame("D", b"P\0") + SYNC + SYNC + query("row c1 2") + query("row c1;fail c1")
+BLOCK = query("begin c1") + query("insert c1;row c1;row c1") + query("commit c1")
 BATCHES = extended("insert c1", sync=False) + extended("fail c1", sync=False) + extended("row c1") + query("row c1")
 
 
@@ -356,18 +356,18 @@ def test_an_answer_to_flush_comes_and_the_server_stays(chunk: int, mode: PoolMod
     parse_length = 1 + int.from_bytes(whole[1:5], "big")
     client.say(whole[:parse_length] + frame("D", b"S\0") + FLUSH)
     setting.world.settle()
-    assert client.kinds == "1n"
+    assert client.kinds == "1tT"
     other = setting.client()
     other.ask("row c2")
     setting.world.settle()
     assert other.rows == [], "its server was given to somebody else"
     client.say(whole[parse_length:-5] + FLUSH)
     setting.world.settle()
-    assert client.kinds == "1n2TDC"
+    assert client.kinds == "1tT2DC"
     assert other.rows == []
     client.say(SYNC)
     setting.world.settle()
-    assert client.kinds == "1n2TDCZ"
+    assert client.kinds == "1tT2DCZ"
     if mode is PoolMode.SESSION:
         setting.leave(client)
     assert other.rows == ["c2"]
@@ -444,7 +444,7 @@ COPIES: dict[str, tuple[bytes, ...]] = {
     "extended, CopyFail": (extended("copyin c1", sync=False), DATA + COPY_FAIL + SYNC, AFTERWARDS),
     "extended, Flush": (extended("copyin c1", sync=False) + FLUSH, DATA + FLUSH, COPY_DONE + FLUSH, SYNC, AFTERWARDS),
     "out, and what follows": (query("copyout c1 50 100") + AFTERWARDS, AFTERWARDS),
-    "in one query with others": (query("row c1|copyin c1|row c1"), DATA + COPY_DONE + AFTERWARDS),
+    "in one query with others": (query("row c1;copyin c1;row c1"), DATA + COPY_DONE + AFTERWARDS),
 }
 
 
