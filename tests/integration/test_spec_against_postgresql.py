@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,74 +13,11 @@ import pytest
 
 from pgpooler.demo.postgres import PostgresServer
 from spec.codec import Instance, encode, frontend, split
-from spec.listener import Heard, Listener
+from spec.listener import Heard
 from spec.messages import Sender
+from tests.integration.recorder import Recorder
 
 StartServer = Callable[..., PostgresServer]
-
-
-class Recorder:
-    """A relay between clients and a server that records every connection's bytes in the order they passed."""
-
-    def __init__(self, server: PostgresServer) -> None:
-        self.target = (server.host, server.port)
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listening.getsockname()[1]
-        self.connections: list[list[tuple[Sender, bytes]]] = []
-        self.threads: list[threading.Thread] = []
-        self._start(self._accept)
-
-    def _start(self, target: Callable[..., None], *arguments: Any) -> None:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self.threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self.listening.accept()
-            except OSError:
-                return
-            record: list[tuple[Sender, bytes]] = []
-            self.connections.append(record)
-            self._start(self._relay, client, record)
-
-    def _relay(self, client: socket.socket, record: list[tuple[Sender, bytes]]) -> None:
-        # One thread for both directions: what is recorded first also happened first.
-        with client, socket.create_connection(self.target) as server, selectors.DefaultSelector() as selector:
-            selector.register(client, selectors.EVENT_READ, (Sender.FRONTEND, server))
-            selector.register(server, selectors.EVENT_READ, (Sender.BACKEND, client))
-            while True:
-                for key, _ in selector.select():
-                    source = key.fileobj
-                    assert isinstance(source, socket.socket)
-                    sender, destination = key.data
-                    try:
-                        data = source.recv(65536)
-                        record.append((sender, data))
-                        destination.sendall(data)
-                    except OSError:
-                        return
-                    if not data:
-                        return
-
-    def stop(self) -> None:
-        """Accept no more, and wait until every connection is over."""
-        # Closing alone would leave `accept` waiting.
-        self.listening.shutdown(socket.SHUT_RDWR)
-        self.listening.close()
-        for thread in self.threads:
-            thread.join()
-
-    def heard(self) -> list[list[Heard]]:
-        """What was said on each connection, in order of their beginning."""
-        self.stop()
-        conversations = []
-        for record in self.connections:
-            listener = Listener()
-            conversations.append([heard for sender, data in record for heard in listener.hear(sender, data)])
-            assert listener.rest == {Sender.FRONTEND: b"", Sender.BACKEND: b""}
-        return conversations
 
 
 @pytest.fixture
