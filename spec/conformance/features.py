@@ -47,6 +47,12 @@ FEATURES = (
         refused_by=("encryption N",),
     ),
     feature(
+        "going on without GSSAPI encryption",
+        "protocol-flow#PROTOCOL-FLOW-GSSAPI",
+        Open(FIRST, READY_OR_CLOSED, encryption=("GSSENCRequest",)),
+        refused_by=("encryption G",),
+    ),
+    feature(
         "protocol 3.2",
         "protocol-overview#PROTOCOL-VERSIONS",
         Open(FIRST, READY_OR_CLOSED, minor=2),
@@ -70,6 +76,12 @@ FEATURES = (
         "replication",
         "protocol-replication",
         Open(FIRST, READY_OR_CLOSED, parameters=(("replication", "database"),)),
+    ),
+    feature(
+        "another role",
+        "sql-set-role",
+        either(query("BEGIN; SET LOCAL ROLE pg_monitor; COMMIT"), answers=READY_OR_CLOSED),
+        refused_by=("ErrorResponse 42501",),
     ),
     feature(
         "transaction blocks",

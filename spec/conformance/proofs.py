@@ -59,7 +59,9 @@ class Proofs:
         key = hmac.digest(salted, b"Client Key", "sha256")
         signature = hmac.digest(hashlib.sha256(key).digest(), said, "sha256")
         proof = bytes(a ^ b for a, b in zip(key, signature, strict=True))
-        self.expected = b"v=" + base64.b64encode(hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), said, "sha256"))
+        self.expected = b"v=" + base64.b64encode(
+            hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), said, "sha256")
+        )
         return without_proof + b",p=" + base64.b64encode(proof)
 
     def is_genuine(self, final: Instance) -> bool:

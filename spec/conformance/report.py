@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from spec.conformance.scripts import MANUAL, Answer, Ask, Script, Step, Theme
+from spec.conformance.scripts import MANUAL, Answer, Script, Theme
 from spec.conformance.suite import Outcome, Result
-from spec.conformance.words import shown
+from spec.conformance.words import shortened
 
 FORMAT = 1
 """The number of the JSON format."""
@@ -60,21 +60,16 @@ def deviation_lines(outcome: Outcome) -> list[str]:
     if deviation.wanted or deviation.heard:
         lines.append(f"    heard     {listed(deviation.heard)}")
     lines.append("    shortest script:")
-    for number, (step, heard) in enumerate(zip(script.steps, [*outcome.heard, *[()] * len(script.steps)]), 1):
-        lines.append(f"      {number}. {step.on}: {said(step)}" + (f" -> {listed(heard)}" if heard else ""))
+    for number, (step, heard) in enumerate(
+        zip(script.steps, [*outcome.heard, *[()] * len(script.steps)], strict=False), 1
+    ):
+        lines.append(f"      {number}. {step.on}: {step}" + (f" -> {listed(heard)}" if heard else ""))
     return lines
-
-
-def said(step: Step) -> str:
-    """Return what a step does."""
-    if not isinstance(step, Ask):
-        return str(step)
-    return "; ".join(shown(request) for request in step.requests) or "wait"
 
 
 def listed(answer: Answer) -> str:
     """Return messages in a row."""
-    return ", ".join(answer) or "nothing"
+    return shortened(", ".join(answer)) or "nothing"
 
 
 def with_html(anchor: str) -> str:
@@ -127,6 +122,6 @@ def steps_json(script: Script, heard: Sequence[Answer]) -> list[dict[str, Any]]:
     """Return the steps of a script, each with what was heard."""
     answers = [*heard, *[()] * len(script.steps)]
     return [
-        {"connection": step.on, "does": said(step), "heard": list(answer)}
+        {"connection": step.on, "does": str(step), "heard": list(answer)}
         for step, answer in zip(script.steps, answers, strict=False)
     ]

@@ -114,6 +114,7 @@ SYNC = frontend("Sync")
 FLUSH = frontend("Flush")
 COPY_DONE = frontend("CopyDone")
 TERMINATE = frontend("Terminate")
+NOTHING = Raw("nothing", b"")
 
 
 def typed(meaning: str, type_: bytes, body: bytes = b"", length: int | None = None) -> Raw:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spec.conformance.requests import Request
+from spec.conformance.words import shortened, shown
 
 MANUAL = "https://www.postgresql.org/docs/current/"
 
@@ -32,6 +33,7 @@ class Open:
     """Begins a connection and a session on it; without user, password or database, the target's are used.
 
     `encryption` are the requests for encryption to be made first.  `packet` is sent in place of a StartupMessage.
+    With `is_unproven` the request for a proof is not answered.  `reports` are parameters whose value must be reported.
     """
 
     on: str = FIRST
@@ -43,6 +45,8 @@ class Open:
     database: str = ""
     encryption: tuple[str, ...] = ()
     packet: Request | None = None
+    is_unproven: bool = False
+    reports: tuple[str, ...] = ()
     is_given: bool = True
 
     def __str__(self) -> str:
@@ -52,6 +56,9 @@ class Open:
         words += [f"database {self.database!r}"] if self.database else []
         words += [f"protocol 3.{self.minor}"] if self.minor else []
         words += [f"after {name}" for name in self.encryption]
+        words += ["no answer to the request for a proof"] if self.is_unproven else []
+        if self.packet is not None:
+            return f"connect and send {shown(self.packet)}"
         return "log in" + (f" with {', '.join(words)}" if words else "")
 
 
@@ -67,6 +74,9 @@ class Ask:
     on: str = FIRST
     pieces: int = 0
     is_given: bool = False
+
+    def __str__(self) -> str:
+        return shortened("; ".join(map(shown, self.requests))) or "wait"
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,11 @@ def done(tag: str) -> Answer:
 
 def rows(*values: str, tag: str = "") -> Answer:
     """Return the answer to a statement with rows, without the ReadyForQuery behind it."""
-    return ("RowDescription", *(f"DataRow {value}" for value in values), f"CommandComplete {tag or f'SELECT {len(values)}'}")
+    return (
+        "RowDescription",
+        *(f"DataRow {value}" for value in values),
+        f"CommandComplete {tag or f'SELECT {len(values)}'}",
+    )
 
 
 def ran(*values: str, tag: str = "") -> Answer:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from spec.codec import Instance
 from spec.conformance.client import Connection, Garbled, Silent, cancel_request, nobody, startup
 from spec.conformance.proofs import Proofs, Unanswerable
-from spec.conformance.requests import NAME, TERMINATE, Raw, Request
+from spec.conformance.requests import NAME, NOTHING, TERMINATE, Raw, Request
 from spec.conformance.scripts import Answer, Ask, Cancel, Leave, Open, Script, Step, is_right
 from spec.conformance.target import Target
 from spec.conformance.words import CLOSED, condensed, exact, name_of, shown
@@ -66,7 +66,9 @@ class Performance:
 class Deviates(Exception):
     """Ends a performance."""
 
-    def __init__(self, rule: str, text: str, wanted: tuple[Answer, ...] = (), heard: Answer = (), anchor: str = "") -> None:
+    def __init__(
+        self, rule: str, text: str, wanted: tuple[Answer, ...] = (), heard: Answer = (), anchor: str = ""
+    ) -> None:
         super().__init__(text)
         self.rule, self.text, self.wanted, self.heard, self.anchor = rule, text, wanted, heard, anchor
 
@@ -169,30 +171,38 @@ class Stage:
                 tokens.append(f"encryption {answer}")
                 if answer == "S":
                     connection.start_tls()
+                elif answer == "G":  # which this client does not speak
+                    break
                 elif answer != "N":
-                    raise Deviates("answer", f"{name} is not answered by one byte", ((f"encryption N",),), tuple(tokens))
-            if step.packet is not None:
+                    raise Deviates("answer", f"{name} is not answered by one byte", (("encryption N",),), tuple(tokens))
+            if tokens[-1:] == ["encryption G"] or step.packet == NOTHING:
+                pass
+            elif step.packet is not None:
                 connection.send(self.renamed(step.packet))
-                hear_until(connection, step.answers, deadline, messages)
+                hear_until(connection, step.answers, self.deadline, messages)
             else:
                 user = (step.user or target.user).replace(NAME, self.name)
                 packet = startup(user, step.database or target.database, step.minor, step.parameters)
-                connection.log_in(packet, Proofs(user, step.password or target.password), deadline, messages)
+                proofs = None if step.is_unproven else Proofs(user, step.password or target.password)
+                connection.log_in(packet, proofs, deadline, messages)
         except (Silent, OSError) as problem:
             self.silent(connection, str(step), step.answers, messages, problem)
         except Garbled as garbled:
             self.garbled(connection, garbled)
         self.compare(connection, str(step), step.answers, messages, tokens)
+        reported = {message["parameter"] for message in messages if message.name == "ParameterStatus"}
+        if missing := [name for name in step.reports if name.encode() not in reported]:
+            raise Deviates("answer", f"no ParameterStatus of {', '.join(missing)}")
 
     def ask(self, step: Ask) -> None:
         """Send requests and hear what answers them."""
         connection = self.connections[step.on]
         requests = [self.renamed(request) for request in step.requests]
-        words = ", ".join(shown(request) for request in step.requests) or "nothing"
+        words = str(step)
         messages: list[Instance] = []
         try:
             connection.send(*requests, pieces=step.pieces)
-            hear_until(connection, step.answers, self.deadline(), messages)
+            hear_until(connection, step.answers, self.deadline, messages)
         except Silent as problem:
             self.silent(connection, words, step.answers, messages, problem)
         except Garbled as garbled:
@@ -301,7 +311,8 @@ class Stage:
 def broken(violation: Violation, heard: Answer) -> Deviates:
     """Return the deviation that a broken rule is."""
     legal = f" (legal: {', '.join(sorted(violation.legal))})" if violation.legal else ""
-    return Deviates(violation.rule.name, f"{violation.said}{legal}", heard=heard, anchor=violation.rule.anchor)
+    text = f"{violation.message}: {violation.rule.text}{legal}"
+    return Deviates(violation.rule.name, text, heard=heard, anchor=violation.rule.anchor)
 
 
 def counts(token: str, answers: tuple[Answer, ...]) -> bool:
@@ -312,13 +323,13 @@ def counts(token: str, answers: tuple[Answer, ...]) -> bool:
 
 
 def hear_until(
-    connection: Connection, answers: tuple[Answer, ...], deadline: float, messages: list[Instance]
+    connection: Connection, answers: tuple[Answer, ...], deadline: Callable[[], float], messages: list[Instance]
 ) -> None:
     """Hear messages up to the end of one of the answers, of the connection, or of the hope for one."""
     names = [[name_of(wanted) for wanted in answer] for answer in answers if answer]
     errors_are_last = not any({"ReadyForQuery", CLOSED} & set(answer) for answer in names)
     while names and not any(is_over(answer, messages) for answer in names):
-        message = connection.receive(deadline)
+        message = connection.receive(deadline())
         if message is None:
             break
         messages.append(message)

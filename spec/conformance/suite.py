@@ -132,7 +132,9 @@ class Suite:
             return play(script, target, self._look, name)
         finally:
             try:
-                self._administer(target, f"SET LOCAL lock_timeout TO '{target.patience:g}s'; DROP TABLE IF EXISTS {name}")
+                self._administer(
+                    target, f"SET LOCAL lock_timeout TO '{target.patience:g}s'; DROP TABLE IF EXISTS {name}"
+                )
             except CouldNotRun:
                 self.left.append(f"{name} at {target}")
 

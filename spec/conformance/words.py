@@ -19,6 +19,8 @@ CLOSED = "closed"
 
 SHORT = 100
 """Bytes that a value may have to be shown itself."""
+LONG = 400
+"""Characters that the words of one step, or of one answer, may have in a report."""
 MANY = 20
 """How many messages of one name in a row are shown one by one."""
 
@@ -32,7 +34,7 @@ def value(data: bytes | None) -> str:
         return "NULL"
     if len(data) > SHORT:
         return f"{len(data)} bytes of {zlib.crc32(data):08x}"
-    text = data.decode("utf-8", "replace")
+    text = data.decode("utf-8", "replace").replace("\n", "\\n")
     return text if text.isprintable() and "\ufffd" not in text else "0x" + data.hex()
 
 
@@ -61,10 +63,10 @@ SHOWN: dict[str, Words] = {
     "RowDescription": lambda say: ", ".join(f"{value(column[0])}:{column[3]}" for column in say["columns"]),
     "ParameterDescription": lambda say: ", ".join(map(str, say["types"])),
     "ErrorResponse": lambda say: error_fields(say).get("C", "without SQLSTATE"),
-    "NoticeResponse": lambda say: error_fields(say).get("M", ""),
+    "NoticeResponse": lambda say: value(error_fields(say).get("M", "").encode()),
     "NotificationResponse": lambda say: f"{value(say['channel'])} {value(say['payload'])}".strip(),
     "ParameterStatus": lambda say: f"{value(say['parameter'])}={value(say['setting'])}",
-    "CopyData": lambda say: value(say["data"]).replace("\\n", ""),
+    "CopyData": lambda say: value(say["data"].removesuffix(b"\n")),
     "CopyInResponse": lambda say: f"{say['format']} of {len(say['column_formats'])}",
     "CopyOutResponse": lambda say: f"{say['format']} of {len(say['column_formats'])}",
     "FunctionCallResponse": lambda say: value(say["result"]),
@@ -101,6 +103,11 @@ def exact(message: Instance) -> str:
         columns: Any = message["columns"]
         return f"RowDescription {[(column[0], *column[3:]) for column in columns]}"
     return shown(message)
+
+
+def shortened(text: str) -> str:
+    """Return a long text without its middle."""
+    return text if len(text) <= LONG else f"{text[: LONG // 2]} ... {text[-LONG // 2 :]}"
 
 
 def name_of(token: str) -> str:

@@ -15,33 +15,109 @@ THEME = Theme(
     "asynchronous",
     "notifications, changes of parameters, notices",
     (
-        Script("a parameter that is set is reported", ASYNC,
-               (ask(query("SET application_name TO 'conforming'"), answer=("CommandComplete SET", "ParameterStatus application_name=conforming", READY)),)),
-        Script("a parameter that is set in a series is reported", ASYNC,
-               (ask(*run("SET application_name TO 'conforming'"), SYNC, answer=(*ran(tag="SET"), "ParameterStatus application_name=conforming", READY)),)),
-        Script("a parameter that is rolled back is reported", ASYNC,
-               (given(query("SET application_name TO 'before'")  , answer=("CommandComplete SET", "ParameterStatus application_name=before", READY)),
+        Script(
+            "a parameter that is set is reported",
+            ASYNC,
+            (
+                ask(
+                    query("SET application_name TO 'conforming'"),
+                    answer=("CommandComplete SET", "ParameterStatus application_name=conforming", READY),
+                ),
+            ),
+        ),
+        Script(
+            "a parameter that is set in a series is reported",
+            ASYNC,
+            (
+                ask(
+                    *run("SET application_name TO 'conforming'"),
+                    SYNC,
+                    answer=(*ran(tag="SET"), "ParameterStatus application_name=conforming", READY),
+                ),
+            ),
+        ),
+        Script(
+            "a parameter that is rolled back is reported",
+            ASYNC,
+            (
+                given(
+                    query("SET application_name TO 'before'"),
+                    answer=("CommandComplete SET", "ParameterStatus application_name=before", READY),
+                ),
                 given(query("BEGIN"), answer=("CommandComplete BEGIN", IN_BLOCK)),
-                given(query("SET application_name TO 'within'"), answer=("CommandComplete SET", "ParameterStatus application_name=within", IN_BLOCK)),
-                ask(query("ROLLBACK"), answer=("CommandComplete ROLLBACK", "ParameterStatus application_name=before", READY))),
-               needs=("transaction blocks",)),
-        Script("a notice in a series", ASYNC,
-               (ask(*run("DO $$ BEGIN RAISE NOTICE 'look'; END $$"), SYNC,
-                    answer=("ParseComplete", "BindComplete", "NoticeResponse look", "CommandComplete DO", READY)),)),
-        Script("a session hears its own notification", "sql-notify",
-               (LISTEN, ask(query(f"NOTIFY {NAME}, 'news'"), answer=("CommandComplete NOTIFY", f"NotificationResponse {NAME} news", READY)))),
+                given(
+                    query("SET application_name TO 'within'"),
+                    answer=("CommandComplete SET", "ParameterStatus application_name=within", IN_BLOCK),
+                ),
+                ask(
+                    query("ROLLBACK"),
+                    answer=("CommandComplete ROLLBACK", "ParameterStatus application_name=before", READY),
+                ),
+            ),
+            needs=("transaction blocks",),
+        ),
+        Script(
+            "a notice in a series",
+            ASYNC,
+            (
+                ask(
+                    *run("DO $$ BEGIN RAISE NOTICE 'look'; END $$"),
+                    SYNC,
+                    answer=("ParseComplete", "BindComplete", "NoticeResponse look", "CommandComplete DO", READY),
+                ),
+            ),
+        ),
+        Script(
+            "a session hears its own notification",
+            "sql-notify",
+            (
+                LISTEN,
+                ask(
+                    query(f"NOTIFY {NAME}, 'news'"),
+                    answer=("CommandComplete NOTIFY", f"NotificationResponse {NAME} news", READY),
+                ),
+            ),
+        ),
         Script("a session that is idle hears another one's notification", "sql-notify", (LISTEN, NOTIFY, HEARD)),
-        Script("a notification waits for the end of the listener's block", "sql-notify",
-               (LISTEN, given(query("BEGIN"), answer=("CommandComplete BEGIN", IN_BLOCK)), NOTIFY,
-                ask(query("COMMIT"), answer=("CommandComplete COMMIT", f"NotificationResponse {NAME} news", READY), on=FIRST)),
-               needs=("transaction blocks",)),
-        Script("a notification is sent when its block is committed", "sql-notify",
-               (LISTEN, given(query("BEGIN"), answer=("CommandComplete BEGIN", IN_BLOCK), on=SECOND),
+        Script(
+            "a notification waits for the end of the listener's block",
+            "sql-notify",
+            (
+                LISTEN,
+                given(query("BEGIN"), answer=("CommandComplete BEGIN", IN_BLOCK)),
+                NOTIFY,
+                ask(
+                    query("COMMIT"),
+                    answer=("CommandComplete COMMIT", f"NotificationResponse {NAME} news", READY),
+                    on=FIRST,
+                ),
+            ),
+            needs=("transaction blocks",),
+        ),
+        Script(
+            "a notification is sent when its block is committed",
+            "sql-notify",
+            (
+                LISTEN,
+                given(query("BEGIN"), answer=("CommandComplete BEGIN", IN_BLOCK), on=SECOND),
                 given(query(f"NOTIFY {NAME}, 'news'"), answer=("CommandComplete NOTIFY", IN_BLOCK), on=SECOND),
-                given(query("COMMIT"), answer=done("COMMIT"), on=SECOND), HEARD), needs=("transaction blocks",)),
-        Script("nothing is heard after UNLISTEN", "sql-unlisten",
-               (LISTEN, given(query(f"UNLISTEN {NAME}"), answer=done("UNLISTEN")),
+                given(query("COMMIT"), answer=done("COMMIT"), on=SECOND),
+                HEARD,
+            ),
+            needs=("transaction blocks",),
+        ),
+        Script(
+            "nothing is heard after UNLISTEN",
+            "sql-unlisten",
+            (
+                LISTEN,
+                given(query(f"UNLISTEN {NAME}"), answer=done("UNLISTEN")),
                 ask(query(f"NOTIFY {NAME}, 'news'"), answer=done("NOTIFY")),
-                ask(query("SELECT count(*) FROM pg_listening_channels()"), answer=("RowDescription", "DataRow 0", "CommandComplete SELECT 1", READY)))),
+                ask(
+                    query("SELECT count(*) FROM pg_listening_channels()"),
+                    answer=("RowDescription", "DataRow 0", "CommandComplete SELECT 1", READY),
+                ),
+            ),
+        ),
     ),
 )

@@ -1,9 +1,8 @@
-"""Extended queries: prepared statements and portals."""
+"""Extended queries: prepared statements; portals and series are in `portals`."""
 
 from __future__ import annotations
 
 from spec.conformance.requests import (
-    FLUSH,
     NAME,
     SYNC,
     bind,
@@ -16,7 +15,8 @@ from spec.conformance.requests import (
     query,
     run,
 )
-from spec.conformance.scripts import IN_BLOCK, READY, Script, Theme, ask, done, error, given, ran, rows
+from spec.conformance.scripts import READY, Script, Theme, ask, error, ran, rows
+from spec.conformance.themes.portals import PORTALS, SERIES
 
 EXTENDED = "protocol-flow#PROTOCOL-FLOW-EXT-QUERY"
 PIPELINING = "protocol-flow#PROTOCOL-FLOW-PIPELINING"
@@ -30,37 +30,97 @@ STATEMENTS = (
     Script(
         "a portal is described before it is executed",
         EXTENDED,
-        (ask(parse("SELECT 1 AS one"), bind(), describe_portal(), execute(), SYNC,
-             answer=(PARSED, BOUND, "RowDescription one:23", "DataRow 1", "CommandComplete SELECT 1", READY)),),
+        (
+            ask(
+                parse("SELECT 1 AS one"),
+                bind(),
+                describe_portal(),
+                execute(),
+                SYNC,
+                answer=(PARSED, BOUND, "RowDescription one:23", "DataRow 1", "CommandComplete SELECT 1", READY),
+            ),
+        ),
     ),
     Script(
         "a statement tells the types of its parameters",
         EXTENDED,
-        (ask(parse("SELECT $1 || 'x', $2 + 1", types=(25, 23)), describe_statement(), SYNC,
-             answer=(PARSED, "ParameterDescription 25, 23", "RowDescription", READY)),
-         ask(parse("SELECT $1::text, $2::bool"), describe_statement(), SYNC,
-             answer=(PARSED, "ParameterDescription 25, 16", "RowDescription", READY))),
+        (
+            ask(
+                parse("SELECT $1 || 'x', $2 + 1", types=(25, 23)),
+                describe_statement(),
+                SYNC,
+                answer=(PARSED, "ParameterDescription 25, 23", "RowDescription", READY),
+            ),
+            ask(
+                parse("SELECT $1::text, $2::bool"),
+                describe_statement(),
+                SYNC,
+                answer=(PARSED, "ParameterDescription 25, 16", "RowDescription", READY),
+            ),
+        ),
     ),
     Script(
         "what yields no rows is described so",
         EXTENDED,
-        (ask(parse(f"INSERT INTO {NAME} VALUES ($1)"), describe_statement(), bind("1"), describe_portal(), execute(), SYNC,
-             answer=(PARSED, "ParameterDescription 23", "NoData", BOUND, "NoData", "CommandComplete INSERT 0 1", READY)),),
+        (
+            ask(
+                parse(f"INSERT INTO {NAME} VALUES ($1)"),
+                describe_statement(),
+                bind("1"),
+                describe_portal(),
+                execute(),
+                SYNC,
+                answer=(
+                    PARSED,
+                    "ParameterDescription 23",
+                    "NoData",
+                    BOUND,
+                    "NoData",
+                    "CommandComplete INSERT 0 1",
+                    READY,
+                ),
+            ),
+        ),
         table="x int",
     ),
     Script(
         "parameters in text, in binary, and NULL",
         EXTENDED,
-        (ask(parse("SELECT $1::int4 + 1, $2::text, $3::text", types=(23, 25, 25)),
-             bind(b"\0\0\0\7", "x", None, formats=(1, 0, 0), result_formats=(1, 0, 0)), execute(), SYNC,
-             answer=(*ran("0x00000008, x, NULL"), READY)),),
+        (
+            ask(
+                parse("SELECT $1::int4 + 1, $2::text, $3::text", types=(23, 25, 25)),
+                bind(b"\0\0\0\7", "x", None, formats=(1, 0, 0), result_formats=(1, 0, 0)),
+                execute(),
+                SYNC,
+                answer=(*ran("0x00000008, x, NULL"), READY),
+            ),
+        ),
     ),
     Script(
         "a statement is bound twice",
         EXTENDED,
-        (ask(parse("SELECT $1::int", NAME), bind("1", statement=NAME), execute(), bind("2", statement=NAME), execute(),
-             close_statement(NAME), SYNC,
-             answer=(PARSED, BOUND, "DataRow 1", "CommandComplete SELECT 1", BOUND, "DataRow 2", "CommandComplete SELECT 1", CLOSED_IT, READY)),),
+        (
+            ask(
+                parse("SELECT $1::int", NAME),
+                bind("1", statement=NAME),
+                execute(),
+                bind("2", statement=NAME),
+                execute(),
+                close_statement(NAME),
+                SYNC,
+                answer=(
+                    PARSED,
+                    BOUND,
+                    "DataRow 1",
+                    "CommandComplete SELECT 1",
+                    BOUND,
+                    "DataRow 2",
+                    "CommandComplete SELECT 1",
+                    CLOSED_IT,
+                    READY,
+                ),
+            ),
+        ),
     ),
     Script(
         "the unnamed statement is replaced by the next Parse",
@@ -75,92 +135,108 @@ STATEMENTS = (
     Script(
         "a statement that was closed is gone, and its name is free",
         EXTENDED,
-        (ask(parse("SELECT 1", NAME), close_statement(NAME), parse("SELECT 2", NAME), bind(statement=NAME), execute(), close_statement(NAME), bind(statement=NAME), SYNC,
-             answer=(PARSED, CLOSED_IT, PARSED, BOUND, "DataRow 2", "CommandComplete SELECT 1", CLOSED_IT, error("26000"), READY)),),
-    ),
-    Script("an unknown statement", EXTENDED,
-           (ask(bind(statement=NAME), execute(), SYNC, answer=(error("26000"), READY)),
-            ask(describe_statement(NAME), SYNC, answer=(error("26000"), READY)))),
-    Script("closing what does not exist is no error", COMMANDS + "CLOSE",
-           (ask(close_statement(NAME), close_portal(NAME), SYNC, answer=(CLOSED_IT, CLOSED_IT, READY)),)),
-    Script("an empty statement", EXTENDED,
-           (ask(parse(""), bind(), describe_portal(), execute(), SYNC, answer=(PARSED, BOUND, "NoData", "EmptyQueryResponse", READY)),)),
-    Script("two statements cannot be prepared as one", EXTENDED,
-           (ask(parse("SELECT 1; SELECT 2"), SYNC, answer=(error("42601"), READY)),)),
-    Script("too few and too many values", COMMANDS + "BIND",
-           (ask(parse("SELECT $1::int"), bind(), execute(), SYNC, answer=(PARSED, error("08P01"), READY)),
-            ask(parse("SELECT $1::int"), bind("1", "2"), execute(), SYNC, answer=(PARSED, error("08P01"), READY)))),
-    Script("a value that is none of its type", COMMANDS + "BIND",
-           (ask(parse("SELECT $1::int"), bind("one"), execute(), SYNC, answer=(PARSED, error("22P02"), READY)), SERVED)),
-    Script("a Query destroys the unnamed statement", EXTENDED,
-           (ask(parse("SELECT 1"), SYNC, answer=(PARSED, READY)), SERVED,
-            ask(bind(), execute(), SYNC, answer=(error("26000"), READY)))),
-    Script("an Execute of each kind that is repeated", EXTENDED,
-           (ask(parse("SELECT $1::text"), bind("a"), execute(), bind("b"), execute(), SYNC,
-                answer=(PARSED, BOUND, "DataRow a", "CommandComplete SELECT 1", BOUND, "DataRow b", "CommandComplete SELECT 1", READY)),)),
-)
-
-PORTALS = (
-    Script(
-        "a limit of rows suspends a portal",
-        EXTENDED,
-        (ask(parse(THREE), bind(), execute(limit=2), execute(limit=2), SYNC,
-             answer=(PARSED, BOUND, "DataRow 1", "DataRow 2", "PortalSuspended", "DataRow 3", "CommandComplete SELECT 1", READY)),),
+        (
+            ask(
+                parse("SELECT 1", NAME),
+                close_statement(NAME),
+                parse("SELECT 2", NAME),
+                bind(statement=NAME),
+                execute(),
+                close_statement(NAME),
+                bind(statement=NAME),
+                SYNC,
+                answer=(
+                    PARSED,
+                    CLOSED_IT,
+                    PARSED,
+                    BOUND,
+                    "DataRow 2",
+                    "CommandComplete SELECT 1",
+                    CLOSED_IT,
+                    error("26000"),
+                    READY,
+                ),
+            ),
+        ),
     ),
     Script(
-        "a portal that was read to its end has no more rows",
-        EXTENDED,
-        (ask(parse(THREE), bind(), execute(limit=3), execute(), execute(), SYNC,
-             answer=(PARSED, BOUND, "DataRow 1", "DataRow 2", "DataRow 3", "PortalSuspended", "CommandComplete SELECT 0", "CommandComplete SELECT 0", READY)),),
-    ),
-    Script(
-        "two portals are read in turns",
-        EXTENDED,
-        (ask(parse(THREE), bind(portal=f"{NAME}a"), bind(portal=f"{NAME}b"), execute(f"{NAME}a", 1), execute(f"{NAME}b", 1), execute(f"{NAME}a"), execute(f"{NAME}b"), SYNC,
-             answer=(PARSED, BOUND, BOUND, "DataRow 1", "PortalSuspended", "DataRow 1", "PortalSuspended", "DataRow 2", "DataRow 3", "CommandComplete SELECT 2", "DataRow 2", "DataRow 3", "CommandComplete SELECT 2", READY)),),
-    ),
-    Script(
-        "a portal lasts as long as its transaction block",
+        "an unknown statement",
         EXTENDED,
         (
-            given(query("BEGIN"), answer=("CommandComplete BEGIN", IN_BLOCK)),
-            given(parse(THREE), bind(portal=NAME), execute(NAME, 1), SYNC, answer=(PARSED, BOUND, "DataRow 1", "PortalSuspended", IN_BLOCK)),
-            ask(execute(NAME, 1), SYNC, answer=("DataRow 2", "PortalSuspended", IN_BLOCK)),
-            given(query("COMMIT"), answer=done("COMMIT")),
-            ask(execute(NAME), SYNC, answer=(error("34000"), READY)),
+            ask(bind(statement=NAME), execute(), SYNC, answer=(error("26000"), READY)),
+            ask(describe_statement(NAME), SYNC, answer=(error("26000"), READY)),
         ),
-        needs=("transaction blocks",),
     ),
-    Script("a portal is gone after the end of its transaction", EXTENDED,
-           (given(parse("SELECT 1"), bind(portal=NAME), SYNC, answer=(PARSED, BOUND, READY)),
-            ask(execute(NAME), SYNC, answer=(error("34000"), READY)))),
-    Script("a portal that was closed is gone", EXTENDED,
-           (ask(parse("SELECT 1"), bind(portal=NAME), close_portal(NAME), execute(NAME), SYNC,
-                answer=(PARSED, BOUND, CLOSED_IT, error("34000"), READY)),)),
-    Script("a name that is taken cannot be bound again", EXTENDED,
-           (ask(parse("SELECT 1"), bind(portal=NAME), bind(portal=NAME), SYNC, answer=(PARSED, BOUND, error("42P03"), READY)),)),
-)
-
-SERIES = (
-    Script("Flush brings the replies without an end of the series", EXTENDED,
-           (given(parse("SELECT 1"), describe_statement(), FLUSH, answer=(PARSED, "ParameterDescription", "RowDescription")),
-            given(bind(), execute(), FLUSH, answer=(BOUND, "DataRow 1", "CommandComplete SELECT 1")),
-            ask(SYNC, answer=(READY,)))),
-    Script("an error is reported upon Flush", EXTENDED,
-           (given(parse("SELEC"), FLUSH, answer=(error("42601"),)), ask(SYNC, answer=(READY,)), SERVED)),
-    Script("after an error everything up to Sync is skipped", PIPELINING,
-           (ask(parse("SELEC"), bind(), describe_portal(), execute(), *run("SELECT 1"), close_statement(NAME), FLUSH, SYNC, answer=(error("42601"), READY)), SERVED)),
-    Script("an error while executing skips the rest", PIPELINING,
-           (ask(*run("SELECT 1"), *run("SELECT 1 / 0 FROM generate_series(1, 1)"), *run("SELECT 2"), SYNC,
-                answer=(*ran("1"), PARSED, BOUND, error("22012"), READY)), SERVED)),
-    Script("what was done before an error in the same series is rolled back", PIPELINING,
-           (ask(*run(f"INSERT INTO {NAME} VALUES (1)"), *run("SELECT 1 / 0 FROM generate_series(1, 1)"), SYNC,
-                answer=(*ran(tag="INSERT 0 1"), PARSED, BOUND, error("22012"), READY)),
-            ask(query(f"SELECT count(*) FROM {NAME}"), answer=(*rows("0"), READY))), table="x int"),
-    Script("a series of nothing", EXTENDED, (ask(SYNC, answer=(READY,)), ask(FLUSH, SYNC, answer=(READY,)))),
-    Script("a series that arrives byte by byte", "protocol-overview#PROTOCOL-MESSAGE-CONCEPTS",
-           (ask(parse("SELECT $1::text"), bind("piecemeal"), describe_portal(), execute(), SYNC,
-                answer=(PARSED, BOUND, "RowDescription", "DataRow piecemeal", "CommandComplete SELECT 1", READY), pieces=1),)),
+    Script(
+        "closing what does not exist is no error",
+        COMMANDS + "CLOSE",
+        (ask(close_statement(NAME), close_portal(NAME), SYNC, answer=(CLOSED_IT, CLOSED_IT, READY)),),
+    ),
+    Script(
+        "an empty statement",
+        EXTENDED,
+        (
+            ask(
+                parse(""),
+                bind(),
+                describe_portal(),
+                execute(),
+                SYNC,
+                answer=(PARSED, BOUND, "NoData", "EmptyQueryResponse", READY),
+            ),
+        ),
+    ),
+    Script(
+        "two statements cannot be prepared as one",
+        EXTENDED,
+        (ask(parse("SELECT 1; SELECT 2"), SYNC, answer=(error("42601"), READY)),),
+    ),
+    Script(
+        "too few and too many values",
+        COMMANDS + "BIND",
+        (
+            ask(parse("SELECT $1::int"), bind(), execute(), SYNC, answer=(PARSED, error("08P01"), READY)),
+            ask(parse("SELECT $1::int"), bind("1", "2"), execute(), SYNC, answer=(PARSED, error("08P01"), READY)),
+        ),
+    ),
+    Script(
+        "a value that is none of its type",
+        COMMANDS + "BIND",
+        (ask(parse("SELECT $1::int"), bind("one"), execute(), SYNC, answer=(PARSED, error("22P02"), READY)), SERVED),
+    ),
+    Script(
+        "a Query destroys the unnamed statement",
+        EXTENDED,
+        (
+            ask(parse("SELECT 1"), SYNC, answer=(PARSED, READY)),
+            SERVED,
+            ask(bind(), execute(), SYNC, answer=(error("26000"), READY)),
+        ),
+    ),
+    Script(
+        "an Execute of each kind that is repeated",
+        EXTENDED,
+        (
+            ask(
+                parse("SELECT $1::text"),
+                bind("a"),
+                execute(),
+                bind("b"),
+                execute(),
+                SYNC,
+                answer=(
+                    PARSED,
+                    BOUND,
+                    "DataRow a",
+                    "CommandComplete SELECT 1",
+                    BOUND,
+                    "DataRow b",
+                    "CommandComplete SELECT 1",
+                    READY,
+                ),
+            ),
+        ),
+    ),
 )
 
 THEME = Theme(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spec.codec import frontend
-from spec.conformance.requests import Raw, query, untyped
+from spec.conformance.requests import NOTHING, query, untyped
 from spec.conformance.scripts import FIRST, READY, Leave, Open, Script, Theme, ask, error, rows
 from spec.conformance.words import CLOSED
 
@@ -37,14 +37,33 @@ THEME = Theme(
         Script("a session begins", START, (Open(answers=(("BackendKeyData 4 bytes", READY),)), SERVED)),
         Script("the parameters are reported", "protocol-flow#PROTOCOL-ASYNC", (Open(reports=REPORTED),)),
         Script("SSLRequest is answered and the session goes on", SSL, (Open(encryption=("SSLRequest",)), SERVED)),
-        Script("GSSENCRequest is answered and the session goes on", GSS, (Open(encryption=("GSSENCRequest",)), SERVED)),
+        Script(
+            "GSSENCRequest is answered by one byte",
+            GSS,
+            (
+                Open(encryption=("GSSENCRequest",), packet=NOTHING, answers=(("encryption G or N",),)),
+                Leave(FIRST),
+                LATER,
+            ),
+            is_own=True,
+        ),
+        Script(
+            "GSSENCRequest is declined and the session goes on",
+            GSS,
+            (Open(encryption=("GSSENCRequest",)), SERVED),
+            needs=("going on without GSSAPI encryption",),
+        ),
         Script(
             "both requests for encryption, one after the other",
             GSS,
             (Open(encryption=("GSSENCRequest", "SSLRequest")), SERVED),
+            needs=("going on without GSSAPI encryption",),
         ),
         Script(
-            "a session in TLS", SSL, (Open(encryption=("SSLRequest",), answers=(("encryption S", READY),)), SERVED), needs=("TLS",)
+            "a session in TLS",
+            SSL,
+            (Open(encryption=("SSLRequest",), answers=(("encryption S", READY),)), SERVED),
+            needs=("TLS",),
         ),
         Script(
             "protocol 3.2 is agreed on, or 3.0 is offered",
@@ -138,9 +157,7 @@ THEME = Theme(
             "a StartupMessage without a user is refused",
             START,
             (
-                Open(
-                    packet=frontend("StartupMessage", minor=0, parameters=()), answers=((error("28000"), CLOSED),)
-                ),
+                Open(packet=frontend("StartupMessage", minor=0, parameters=()), answers=((error("28000"), CLOSED),)),
                 LATER,
             ),
             is_own=True,
@@ -160,7 +177,7 @@ THEME = Theme(
         Script(
             "a client that goes away before it has said anything",
             START,
-            (Open(packet=Raw("nothing", b""), answers=()), Leave(FIRST), LATER),
+            (Open(packet=NOTHING, answers=()), Leave(FIRST), LATER),
         ),
     ),
 )
