@@ -242,6 +242,12 @@ RULES = (
         "its statement), and all rows of one set have the same number. Where NoData was said there are no rows.",
     ),
     Rule(
+        "statement-count",
+        FLOW + "MULTI-STATEMENT",
+        "A Query yields one CommandComplete for each statement of its text, or an error instead of one of them and of "
+        "all behind it.",
+    ),
+    Rule(
         "row-sets",
         SIMPLE,
         "A statement yields at most one set of rows, unless rewrite rules added some to an INSERT, UPDATE, DELETE or "

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from spec.codec import Instance
 from spec.conversation import ENDS_A_CYCLE, IGNORED_IN_COPY, REPLY
 from spec.grammar import Done, Expression, Msg, after, legal
-from spec.semantics import Facts, Fault, Request
+from spec.results import Fault
+from spec.semantics import Facts, Request
 
 COPIES_FROM_FRONTEND = frozenset({"CopyInResponse", "CopyBothResponse"})
 DURING_COPY = frozenset({"CopyData", "CopyDone"})
@@ -82,7 +83,8 @@ class Configuration:
             self.next += 1
             if self.is_skipping and request.kind not in ("Sync", "Terminate"):
                 continue
-            self.is_skipping = self.has_failed = False
+            # A Sync that ends the skipping has nothing left to do that could fail.
+            self.is_skipping, self.has_failed = False, self.is_skipping
             self.is_series = request.kind not in ENDS_A_CYCLE and (self.is_series or REPLY[request.kind] != Done())
             self.request, self.rest = request, REPLY[request.kind]
             self.facts.begin(request)
@@ -97,7 +99,7 @@ class Configuration:
 
     def may_fail(self) -> bool:
         """Return whether an ErrorResponse that does not end the connection is legal."""
-        return self.request is not None and not self.has_failed
+        return self.request is not None and not self.has_failed and self.facts.result.may_fail
 
     def replied(self, reply: Instance) -> list[Fault] | None:
         """Learn a reply; return what is wrong with its contents, or None, and nothing learnt, if it is not legal."""
@@ -122,8 +124,8 @@ class Configuration:
         """Return the reading in which the backend has taken the requests before this one when it reports an error."""
         request = self.request
         assert request is not None
-        failed = Configuration(self.requests, self.facts.copied_facts(), request, next=number, is_series=self.is_series)
-        failed.facts.failed(request)
+        failed = Configuration(self.requests, self.facts.fork(), request, next=number, is_series=self.is_series)
+        failed.facts.failed()
         if request.kind in ENDS_A_CYCLE:
             failed.rest, failed.has_failed = READY, True
             while failed.next < self.requests.end and self.requests[failed.next].kind in VOID:
@@ -174,7 +176,7 @@ class Configuration:
     @property
     def has_ended_copy_both(self) -> bool:
         """Whether the frontend has ended its side of a COPY that goes both ways, and the COPY is still under way."""
-        copy = self.facts.copy
+        copy = self.facts.result.copy
         return (
             self.is_copying and copy is not None and copy.name == "CopyBothResponse" and self._behind_copy() is not None
         )

@@ -16,7 +16,8 @@ from spec.conversation import ALWAYS, ASYNCHRONOUS, REPLY, RULE, STARTUP, Rule
 from spec.grammar import Expression, after, legal
 from spec.messages import LATEST, LEAST_KEY, MESSAGES, MOST_KEY, VERSIONS, Sender, Version
 from spec.queue import Configuration, Requests, merged
-from spec.semantics import Facts, Fault, Request
+from spec.results import Fault, shown
+from spec.semantics import Facts, Request
 
 FRONTEND_NAMES = frozenset(message.name for message in MESSAGES if message.sender is Sender.FRONTEND)
 STARTUP_REQUESTS = frozenset({"SSLRequest", "GSSENCRequest", "CancelRequest", "StartupMessage"})
@@ -80,6 +81,7 @@ class Judge:
         self.version = version
         self._startup: Expression | None = STARTUP
         self._begun: Instance | None = None
+        self._mechanism = b""
         self._is_authenticated = False
         self._is_negotiated = False
         self._is_replication = False
@@ -134,6 +136,11 @@ class Judge:
         return self._readings[0].facts.status
 
     @property
+    def replying_to(self) -> Request | None:
+        """The request whose reply is under way or due next; None if the backend waits."""
+        return self._readings[0].request if self._startup is None else None
+
+    @property
     def is_ambiguous(self) -> bool:
         """Whether more than one reading is possible at the moment."""
         return len(self._readings) > 1
@@ -180,6 +187,10 @@ class Judge:
 
     def _begin(self, instance: Instance) -> None:
         """Learn from a StartupMessage what session it opens."""
+        if instance.name == "SASLInitialResponse":
+            mechanism = instance["mechanism"]
+            assert isinstance(mechanism, bytes)
+            self._mechanism = mechanism
         if instance.name != "StartupMessage":
             return
         self._begun = instance
@@ -252,7 +263,10 @@ class Judge:
             self._settle()
 
     def _checked_startup(self, instance: Instance) -> Iterator[Fault]:
-        if instance.name == "BackendKeyData":
+        if instance.name == "AuthenticationOk":
+            if self._said_last == "SASLResponse" and self._mechanism.startswith(b"SCRAM-"):
+                yield "startup", f"no AuthenticationSASLFinal, which {shown(self._mechanism)} requires"
+        elif instance.name == "BackendKeyData":
             key = instance["key"]
             assert isinstance(key, bytes)
             least, most = (LEAST_KEY, LEAST_KEY if self.version < (3, 2) else MOST_KEY)
