@@ -59,6 +59,16 @@ FEATURES = (
         refused_by=("NegotiateProtocolVersion 3.0",),
     ),
     feature(
+        "startup parameters",
+        "protocol-flow#PROTOCOL-FLOW-START-UP",
+        Open(FIRST, READY_OR_CLOSED, parameters=(("work_mem", "1234kB"),)),
+    ),
+    feature(
+        "command-line options",
+        "protocol-flow#PROTOCOL-FLOW-START-UP",
+        Open(FIRST, READY_OR_CLOSED, parameters=(("options", "-c work_mem=1234kB"),)),
+    ),
+    feature(
         "SCRAM-SHA-256",
         "sasl-authentication#SASL-SCRAM-SHA-256",
         Open(FIRST, READY_OR_CLOSED),

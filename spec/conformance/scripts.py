@@ -128,11 +128,16 @@ class Script:
 
 @dataclass(frozen=True)
 class Theme:
-    """Scripts about one part of the protocol."""
+    """Scripts about one part of the protocol.
+
+    With `leaves_state` they leave something in their sessions, which is cleared away behind them: where a pooler does
+    not do so, the next script is not to suffer.
+    """
 
     name: str
     summary: str
     scripts: tuple[Script, ...]
+    leaves_state: bool = False
 
 
 def ask(*requests: Request, answer: Sequence[str] = LOGGED_IN, on: str = FIRST, pieces: int = 0) -> Ask:

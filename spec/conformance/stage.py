@@ -51,7 +51,7 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Performance:
-    """What came of a script: what was heard in each step, in two degrees of detail, and the deviation if there is one."""
+    """What came of a script: what was heard in each step, in two degrees of detail, and the deviation if any."""
 
     heard: tuple[Answer, ...]
     exact: tuple[Answer, ...]
@@ -83,7 +83,7 @@ def play(script: Script, target: Target, watch: Callable[[], None] = nobody, nam
     deviation = None
     step = 0
     try:
-        for step, action in enumerate(script.steps):
+        for step, action in enumerate(script.steps):  # noqa: B007  where it ended is told below
             stage.act(action)
         stage.take_leave()
     except Deviates as found:

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 
 from spec.conformance.features import FEATURES, evidence
 from spec.conformance.requests import NAME, query
-from spec.conformance.scripts import FIRST, Open, Script, Theme, ask
+from spec.conformance.scripts import FIRST, Open, Script, Theme, ask, given
 from spec.conformance.shrinking import shrunk
 from spec.conformance.stage import CouldNotRun, Deviation, Performance, play, unique_name
 from spec.conformance.target import Target
 from spec.conformance.words import error_fields
+
+SESSIONS = 3
+"""How many sessions a script of a theme that leaves something in them may have at once."""
 
 
 class Result(enum.Enum):
@@ -79,6 +82,8 @@ class Suite:
                 self.doing = f"{theme.name}: {script.name}"
                 self.watch(self.doing)
                 yield self._outcome(theme.name, script)
+                if theme.leaves_state:
+                    self._clean()
 
     def _outcome(self, theme: str, script: Script) -> Outcome:
         try:
@@ -146,6 +151,13 @@ class Suite:
             raise CouldNotRun(f"{text}: {words_of(performance)}")
         if performance.deviation is not None and performance.deviation.rule != "answer":
             raise CouldNotRun(f"{text}: {performance.deviation.text}")
+
+    def _clean(self) -> None:
+        """Clear away what is left in sessions, in as many server connections as a script may have used."""
+        names = [f"cleaner {number}" for number in range(SESSIONS)]
+        begin = [given(query("DISCARD ALL"), answer=(), on=name) for name in names]
+        end = [ask(answer=("ReadyForQuery",), on=name) for name in names]
+        play(Script("cleaning", "sql-discard", (*begin, *end)), self.target, self._look)
 
     def _look(self) -> None:
         self.watch(self.doing)

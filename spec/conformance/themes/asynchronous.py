@@ -114,10 +114,11 @@ THEME = Theme(
                 given(query(f"UNLISTEN {NAME}"), answer=done("UNLISTEN")),
                 ask(query(f"NOTIFY {NAME}, 'news'"), answer=done("NOTIFY")),
                 ask(
-                    query("SELECT count(*) FROM pg_listening_channels()"),
+                    query(f"SELECT count(*) FROM pg_listening_channels() AS c WHERE c = '{NAME}'"),
                     answer=("RowDescription", "DataRow 0", "CommandComplete SELECT 1", READY),
                 ),
             ),
         ),
     ),
+    leaves_state=True,
 )

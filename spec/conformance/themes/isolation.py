@@ -67,8 +67,8 @@ SEEN: tuple[tuple[str, str, Ask, Ask], ...] = (
     (
         "a setting made by set_config",
         "functions-admin#FUNCTIONS-ADMIN-SET",
-        taken("SELECT set_config('search_path', 'pg_catalog', false)", "pg_catalog"),
-        yields("SELECT current_setting('search_path') = 'pg_catalog'", "f"),
+        taken("SELECT set_config('search_path', 'public, pg_temp', false)", "public, pg_temp"),
+        yields("SELECT current_setting('search_path') = 'public, pg_temp'", "f"),
     ),
     (
         "the client's encoding",
@@ -185,4 +185,5 @@ THEME = Theme(
             needs=("another role",),
         ),
     ),
+    leaves_state=True,
 )

@@ -119,6 +119,7 @@ THEME = Theme(
                 ask(query("SHOW application_name"), answer=(*rows("conforming", tag="SHOW"), READY)),
                 ask(query("SHOW work_mem"), answer=(*rows("1234kB", tag="SHOW"), READY)),
             ),
+            needs=("startup parameters",),
         ),
         Script(
             "command-line options are in force",
@@ -128,6 +129,7 @@ THEME = Theme(
                 ask(query("SHOW work_mem"), answer=(*rows("1234kB", tag="SHOW"), READY)),
                 ask(query("SELECT DATE '2001-02-03'"), answer=(*rows("03.02.2001"), READY)),
             ),
+            needs=("command-line options",),
         ),
         Script(
             "a parameter that can be set at the start alone",
@@ -136,6 +138,7 @@ THEME = Theme(
                 Open(parameters=(("ignore_system_indexes", "on"),)),
                 ask(query("SHOW ignore_system_indexes"), answer=(*rows("on", tag="SHOW"), READY)),
             ),
+            needs=("startup parameters",),
         ),
         Script(
             "an unknown startup parameter is refused",
@@ -146,6 +149,7 @@ THEME = Theme(
             "a wrong value of a startup parameter is refused",
             START,
             (Open(parameters=(("work_mem", "much"),), answers=((error("22023"), CLOSED),)), LATER),
+            needs=("startup parameters",),
         ),
         Script(
             "an unknown database is refused",
