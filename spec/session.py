@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from spec.codec import Instance
-from spec.conversation import ALWAYS, ASYNCHRONOUS, REPLY, RULE, STARTUP, Rule
+from spec.conversation import ALWAYS, ASYNCHRONOUS, ENDS_A_CYCLE, REPLY, RULE, STARTUP, Rule
 from spec.grammar import Expression, after, legal
 from spec.messages import LATEST, LEAST_KEY, MESSAGES, MOST_KEY, VERSIONS, Sender, Version
 from spec.queue import Configuration, Requests, merged
@@ -163,7 +163,7 @@ class Judge:
             return ()
         if self._begun is None:
             return ()
-        if self._is_terminated and not self.owed:
+        if self._is_terminated and not (ENDS_A_CYCLE.intersection(self.owed) and not self._readings[0].is_copying):
             return ()
         unanswered = f"; not answered: {', '.join(self.owed)}" if self.owed else ""
         what = f"the backend closed the connection without saying why{unanswered}"
