@@ -59,6 +59,7 @@ def deviation_lines(outcome: Outcome) -> list[str]:
         lines.append(f"    {'or      ' if index else 'expected'}  {listed(answer)}")
     if deviation.wanted or deviation.heard:
         lines.append(f"    heard     {listed(deviation.heard)}")
+    lines += [f"    in words  {shortened(words)}" for words in dict.fromkeys(outcome.words)]
     lines.append("    shortest script:")
     for number, (step, heard) in enumerate(
         zip(script.steps, [*outcome.heard, *[()] * len(script.steps)], strict=False), 1
@@ -113,6 +114,7 @@ def script_json(outcome: Outcome) -> dict[str, Any]:
             "text": outcome.deviation.text,
             "expected": [list(answer) for answer in outcome.deviation.wanted],
             "heard": list(outcome.deviation.heard),
+            "words": list(outcome.words),
             "shortest": steps_json(outcome.shortest, outcome.heard),
         }
     return entry

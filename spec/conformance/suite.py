@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from spec.codec import Instance
 from spec.conformance.features import FEATURES, evidence
-from spec.conformance.requests import NAME, query
+from spec.conformance.requests import query
 from spec.conformance.scripts import FIRST, Open, Script, Theme, ask, given
 from spec.conformance.shrinking import shrunk
 from spec.conformance.stage import CouldNotRun, Deviation, Performance, play, unique_name
@@ -40,7 +40,10 @@ class Outcome:
     shortest: Script | None = None
     heard: tuple[tuple[str, ...], ...] = ()
     """What was heard in each step of the shortest script."""
+    words: tuple[str, ...] = ()
+    """The target's errors in that script, in its own words."""
     slips: tuple[str, ...] = ()
+    """Rules that the script itself broke: a fault of the suite."""
 
 
 Watch = Callable[[str], None]
@@ -72,7 +75,7 @@ class Suite:
             except CouldNotRun as reason:
                 return f"{target}: {reason}"
             if performance.deviation is not None:
-                return f"{target}: {words_of(performance)}"
+                return f"{target}: {why(performance)}"
         return ""
 
     def run(self, themes: Iterable[Theme]) -> Iterator[Outcome]:
@@ -100,9 +103,9 @@ class Suite:
             return Outcome(theme, script, Result.COULD_NOT_RUN, str(reason))
         if last.deviation is None:  # it comes and goes: show where it was seen
             shortest, last = script, performance
-        return Outcome(
-            theme, script, Result.DEVIATES, "", last.deviation or performance.deviation, shortest, last.heard, slips
-        )
+        words = tuple(words_of(message) for message in last.errors)
+        deviation = last.deviation or performance.deviation
+        return Outcome(theme, script, Result.DEVIATES, "", deviation, shortest, last.heard, words, slips)
 
     def _evidence(self, need: str) -> str:
         """Return what shows that a feature is not offered; asked once."""
@@ -148,7 +151,7 @@ class Suite:
         script = Script("administration", "", (ask(query(text), answer=("ReadyForQuery",)),))
         performance = play(script, target, self._look)
         if performance.errors:
-            raise CouldNotRun(f"{text}: {words_of(performance)}")
+            raise CouldNotRun(f"{text}: {why(performance)}")
         if performance.deviation is not None and performance.deviation.rule != "answer":
             raise CouldNotRun(f"{text}: {performance.deviation.text}")
 
@@ -163,17 +166,14 @@ class Suite:
         self.watch(self.doing)
 
 
-def words_of(performance: Performance) -> str:
+def why(performance: Performance) -> str:
     """Return why a performance failed: the target's own words if it said something."""
-    for message in performance.errors:
-        fields = error_fields(message)
-        return f"{fields.get('C', '')} {fields.get('M', '')}".strip()
+    if performance.errors:
+        return words_of(performance.errors[0])
     return performance.deviation.text if performance.deviation else ""
 
 
-def seconds() -> float:
-    """Return a clock that only goes forward."""
-    return time.monotonic()
-
-
-__all__ = ["NAME", "Outcome", "Result", "Suite"]
+def words_of(error: Instance) -> str:
+    """Return what an ErrorResponse says."""
+    fields = error_fields(error)
+    return f"{fields.get('C', '')} {fields.get('M', '')}".strip()

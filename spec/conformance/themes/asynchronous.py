@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spec.conformance.requests import NAME, SYNC, query, run
-from spec.conformance.scripts import FIRST, IN_BLOCK, READY, Script, Theme, ask, done, given, ran
+from spec.conformance.scripts import FIRST, IN_BLOCK, READY, Open, Script, Theme, ask, done, given, ran
 
 ASYNC = "protocol-flow#PROTOCOL-ASYNC"
 SECOND = "second"
@@ -40,10 +40,7 @@ THEME = Theme(
             "a parameter that is rolled back is reported",
             ASYNC,
             (
-                given(
-                    query("SET application_name TO 'before'"),
-                    answer=("CommandComplete SET", "ParameterStatus application_name=before", READY),
-                ),
+                Open(parameters=(("application_name", "before"),)),
                 given(query("BEGIN"), answer=("CommandComplete BEGIN", IN_BLOCK)),
                 given(
                     query("SET application_name TO 'within'"),

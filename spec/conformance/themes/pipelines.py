@@ -122,18 +122,6 @@ THEME = Theme(
             ),
         ),
         Script(
-            "a Query in place of a Sync",
-            PIPELINING,
-            (
-                ask(
-                    *run("SELECT 1"),
-                    query("SELECT 2"),
-                    SYNC,
-                    answer=(*ran("1"), *rows("2"), "ReadyForQuery I or T", READY),
-                ),
-            ),
-        ),
-        Script(
             "two hundred series in one go",
             PIPELINING,
             (ask(*(*run("SELECT 7"), SYNC) * MANY, answer=(*ran("7"), READY) * MANY),),
