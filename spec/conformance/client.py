@@ -108,6 +108,11 @@ class Connection:
                 return bool(readable), bool(writable)
             self.watch()
 
+    @property
+    def breaks_a_rule(self) -> bool:
+        """Whether the target has broken a rule that nobody has asked for yet."""
+        return any(violation.sender is Sender.BACKEND for violation in self.violations)
+
     # Receiving
 
     def _receive(self) -> None:

@@ -333,11 +333,13 @@ def hear_until(
         if message is None:
             break
         messages.append(message)
-        if errors_are_last and message.name == "ErrorResponse":
+        if connection.breaks_a_rule or (errors_are_last and message.name == "ErrorResponse"):
             break
 
 
 def is_over(answer: list[str], messages: list[Instance]) -> bool:
     """Whether the last message of an answer has been heard as often as it stands in it."""
     last = answer[-1]
+    if not messages or messages[-1].name != last:
+        return False
     return [message.name for message in messages].count(last) >= answer.count(last)

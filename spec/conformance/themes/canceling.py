@@ -27,8 +27,8 @@ SHORT = "DO $$ BEGIN RAISE NOTICE 'running'; PERFORM pg_sleep(0.3); END $$"
 SERVED = ask(query("SELECT 1"), answer=(*rows("1"), READY))
 RUNS = given(query(RUNNING), answer=("NoticeResponse running",))
 RUNS_SHORTLY = given(query(SHORT), answer=("NoticeResponse running",))
-CANCELED = ask(answer=(error("57014"), READY))
-COMPLETED = ask(answer=done("DO"))
+CANCELED = given(answer=(error("57014"), READY))
+COMPLETED = given(answer=done("DO"))
 
 THEME = Theme(
     "cancel",

@@ -84,7 +84,7 @@ THEME = Theme(
             count(0),
             needs=BLOCKS,
         ),
-        script("Terminate in a COPY", COPY, LEAVES_COPY, count(0)),
+        Script("Terminate in a COPY", END, (COPY, LEAVES_COPY, count(0)), "x int", is_own=True),
         script("Terminate in a series", SERIES, GOODBYE, count(0)),
         script(
             "a connection that ends when idle", given(query("SELECT 1"), answer=(*rows("1"), READY)), CLOSE, count(0)

@@ -15,7 +15,7 @@ from spec.conformance.requests import (
     query,
     run,
 )
-from spec.conformance.scripts import READY, Script, Theme, ask, error, ran, rows
+from spec.conformance.scripts import READY, Script, Theme, ask, error, given, ran, rows
 from spec.conformance.themes.portals import PORTALS, SERIES
 
 EXTENDED = "protocol-flow#PROTOCOL-FLOW-EXT-QUERY"
@@ -209,7 +209,7 @@ STATEMENTS = (
         EXTENDED,
         (
             ask(parse("SELECT 1"), SYNC, answer=(PARSED, READY)),
-            SERVED,
+            given(query("SELECT 1"), answer=(*rows("1"), READY)),
             ask(bind(), execute(), SYNC, answer=(error("26000"), READY)),
         ),
     ),

@@ -179,7 +179,7 @@ SERIES = (
     Script(
         "an error is reported upon Flush",
         EXTENDED,
-        (given(parse("SELEC"), FLUSH, answer=(error("42601"),)), ask(SYNC, answer=(READY,)), SERVED),
+        (given(parse("SELEC"), FLUSH, answer=(error("42601"),)), given(SYNC, answer=(READY,)), SERVED),
     ),
     Script(
         "after an error everything up to Sync is skipped",
