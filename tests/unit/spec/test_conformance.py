@@ -1,4 +1,4 @@
-"""The conformance suite itself: what it expects, how it shrinks, what it prints, and that it catches a broken server."""
+"""The conformance suite itself: what it expects, how it shrinks, what it prints, and what it catches."""
 
 from __future__ import annotations
 
