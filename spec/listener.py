@@ -7,6 +7,7 @@ nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from spec.codec import Instance, decode, message_end
@@ -33,15 +34,28 @@ class Listener:
         """The single bytes by which the backend answered requests for encryption."""
         self._asked = ""
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether a request for encryption waits for the single byte that answers it."""
+        return bool(self._asked)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether an encrypted connection was agreed on, of which nothing more can be understood."""
+        return self.answers[-1:] in (b"S", b"G")
+
     def hear(self, sender: Sender, data: bytes) -> list[Heard]:
         """Return the messages that these bytes of one side complete; raise Malformed if they can be none.
 
         What was sent as an answer must be heard after what it answers.  After an encrypted connection was agreed on,
         nothing more can be understood, and nothing is returned.
         """
+        return list(self.listen(sender, data))
+
+    def listen(self, sender: Sender, data: bytes) -> Iterator[Heard]:
+        """Yield the same one by one, also those before the bytes that can be none."""
         self.rest[sender] += data
-        heard: list[Heard] = []
-        while self.answers[-1:] not in (b"S", b"G") and not self._hear_answer(sender):
+        while not self.is_encrypted and not self._hear_answer(sender):
             whole = self.rest[sender]
             end = message_end(whole, sender, self.phase, self.version)
             if end is None or end > len(whole):
@@ -49,8 +63,7 @@ class Listener:
             instance = decode(whole[:end], sender, self.phase, self.version)
             self.rest[sender] = whole[end:]
             self._learn(instance)
-            heard.append(Heard(instance, whole[:end], self.version))
-        return heard
+            yield Heard(instance, whole[:end], self.version)
 
     def _hear_answer(self, sender: Sender) -> bool:
         """Take the single byte that answers a request for encryption; say whether more must arrive first."""

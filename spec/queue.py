@@ -176,12 +176,15 @@ class Configuration:
         return self.request is None and not self.is_skipping and not self.is_series
 
     @property
-    def has_ended_copy_both(self) -> bool:
-        """Whether the frontend has ended its side of a COPY that goes both ways, and the COPY is still under way."""
+    def goes_both_ways(self) -> bool:
+        """Whether a COPY both ways is under way."""
         copy = self.facts.result.copy
-        return (
-            self.is_copying and copy is not None and copy.name == "CopyBothResponse" and self._behind_copy() is not None
-        )
+        return self.is_copying and copy is not None and copy.name == "CopyBothResponse"
+
+    @property
+    def has_ended_copy_both(self) -> bool:
+        """Whether the frontend has ended its side of a COPY both ways that is still under way."""
+        return self.goes_both_ways and self._behind_copy() is not None
 
     def said_ready(self) -> None:
         """Go on behind a ReadyForQuery that was not legal: behind the next request that it may have answered."""

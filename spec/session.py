@@ -1,27 +1,25 @@
 """The judge of one connection: hears both sides, message by message, and says which rule is broken, and what was legal.
 
 Messages must be heard in the order in which they passed one point between the two sides.  The start of a session is
-one expression (`conversation.STARTUP`); normal operation is a queue of requests (`queue`), of which several readings
+one expression (`startup`); normal operation is a queue of requests (`queue`), of which several readings
 are kept where the messages alone do not tell.  After a violation the judge goes on as if the message had not been
 said, and is silent about the backend until the next ReadyForQuery, so that one mistake is one violation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from spec.codec import Instance
-from spec.conversation import ALWAYS, ASYNCHRONOUS, ENDS_A_CYCLE, REPLY, RULE, STARTUP, Rule
-from spec.grammar import Expression, after, legal
-from spec.messages import LATEST, LEAST_KEY, MESSAGES, MOST_KEY, VERSIONS, Sender, Version
+from spec.conversation import ASYNCHRONOUS, ENDS_A_CYCLE, REPLY, RULE, Rule
+from spec.messages import AUTHENTICATION_REQUESTS, LATEST, Sender, Version
 from spec.queue import Configuration, Requests, merged
-from spec.results import Fault, shown
+from spec.results import Fault
 from spec.semantics import Facts, Request
+from spec.startup import FRONTEND_NAMES, Start
 
-FRONTEND_NAMES = frozenset(message.name for message in MESSAGES if message.sender is Sender.FRONTEND)
-STARTUP_REQUESTS = frozenset({"SSLRequest", "GSSENCRequest", "CancelRequest", "StartupMessage"})
-SESSION_REQUESTS = frozenset(name for name in REPLY if name in FRONTEND_NAMES) | {"Describe"}
+SESSION_REQUESTS = frozenset(REPLY) & FRONTEND_NAMES | {"Describe"}
 NOT_KEPT = frozenset({"CopyData", "Flush"})
 
 FATAL = frozenset({b"FATAL", b"PANIC"})
@@ -35,6 +33,8 @@ BROKEN_BY = {
     "SASLResponse": "password-meaning",
     "GSSResponse": "password-meaning",
     "NegotiateProtocolVersion": "negotiate-once",
+    "BackendKeyData": "startup",
+    **{message.name: "startup" for message in AUTHENTICATION_REQUESTS},
     "EmptyQueryResponse": "empty-query-alone",
     "CopyInResponse": "copy-in",
     "CopyOutResponse": "copy-out",
@@ -77,18 +77,12 @@ class Judge:
 
     def __init__(self, version: Version = LATEST) -> None:
         """Judge what the protocol versions up to `version` allow."""
-        self.newest = version
-        self.version = version
-        self._startup: Expression | None = STARTUP
-        self._begun: Instance | None = None
-        self._mechanism = b""
-        self._is_authenticated = False
-        self._is_negotiated = False
-        self._is_replication = False
+        self._start = Start(version)
+        self._is_started = False
         self._requests = Requests()
         self._readings = [Configuration(self._requests, Facts())]
-        self._over = ""
-        self._said_last = ""
+        self._is_over = False
+        self._has_said_why = False
         self._is_terminated = False
         self._frontend_ended = False
         self._is_lost = False
@@ -97,38 +91,36 @@ class Judge:
 
     @property
     def legal(self) -> frozenset[str]:
-        """The names of the messages the backend may say next; an ErrorResponse perhaps only if it is fatal."""
-        if self._over or self._said_last == "CancelRequest":
+        """The names of the messages the backend may say next; an ErrorResponse only if it is fatal or `may_fail`."""
+        if self._is_over:
             return frozenset()
-        if self._startup is None:
-            return frozenset({"ErrorResponse"}).union(ASYNCHRONOUS, *(reading.legal for reading in self._readings))
-        names = legal(self._startup) - FRONTEND_NAMES
-        if self._begun is None:
-            return names | {"ErrorResponse"}
-        names |= {"ErrorResponse"} | (ASYNCHRONOUS if self._is_authenticated else ALWAYS)
-        return names | {"NegotiateProtocolVersion"} if self._may_negotiate() else names
+        if not self._is_started:
+            return self._start.legal
+        return frozenset({"ErrorResponse"}).union(ASYNCHRONOUS, *(reading.legal for reading in self._readings))
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether an ErrorResponse that does not end the session is legal now; one that does always is."""
+        return self._is_started and not self._is_over and any(reading.may_fail() for reading in self._readings)
 
     @property
     def requests(self) -> frozenset[str]:
         """The names of the messages the frontend may say next."""
         if self._is_terminated:
             return frozenset()
-        if self._startup is None:
-            return SESSION_REQUESTS
-        names = legal(self._startup) & FRONTEND_NAMES
-        return names | {"Terminate"} if self._is_authenticated else names
+        return SESSION_REQUESTS if self._is_started else self._start.requests
 
     @property
     def owed(self) -> tuple[str, ...]:
         """The requests that are not answered yet, in order, by their names in REPLY."""
-        if self._startup is not None:
-            return ("StartupMessage",) if self._begun else ()
+        if not self._is_started:
+            return ("StartupMessage",) if self._start.message else ()
         return tuple(request.kind for request in self._readings[0].owed)
 
     @property
     def idle(self) -> bool:
         """Whether a new cycle may begin: nothing owed, no series without its Sync, no COPY; of the readings, in one."""
-        return self._startup is None and any(reading.is_idle for reading in self._readings)
+        return self._is_started and any(reading.is_idle for reading in self._readings)
 
     @property
     def status(self) -> bytes:
@@ -136,14 +128,30 @@ class Judge:
         return self._readings[0].facts.status
 
     @property
+    def version(self) -> Version:
+        """The protocol version in force."""
+        return self._start.version
+
+    # --- readings
+
+    @property
     def replying_to(self) -> Request | None:
         """The request whose reply is under way or due next; None if the backend waits."""
-        return self._readings[0].request if self._startup is None else None
+        return self._readings[0].request if self._is_started else None
+
+    @property
+    def readings(self) -> tuple[Configuration, ...]:
+        """Every reading of the conversation that is possible at the moment."""
+        return tuple(self._readings)
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether more than one reading is possible at the moment."""
+        """Whether that is more than one."""
         return len(self._readings) > 1
+
+    def choose(self, number: int) -> None:
+        """Keep one of the readings only: for who knows which is right."""
+        self._readings = [self._readings[number]]
 
     # --- what comes
 
@@ -158,198 +166,113 @@ class Judge:
         if sender is Sender.FRONTEND:
             self._frontend_ended = True
             return ()
-        was_over, self._over = self._over, self._over or "the backend has closed the connection"
-        if was_over or self._frontend_ended or self._said_last in ("CancelRequest", "NoticeResponse"):
+        owed, self._is_over = self.owed, True
+        is_waited_for = ENDS_A_CYCLE.intersection(owed) and not self._readings[0].is_copying
+        is_asked_to = self._is_terminated and not is_waited_for
+        is_no_session = self._start.is_cancelling or self._start.message is None
+        if self._has_said_why or self._frontend_ended or is_asked_to or is_no_session:
             return ()
-        if self._begun is None:
-            return ()
-        if self._is_terminated and not (ENDS_A_CYCLE.intersection(self.owed) and not self._readings[0].is_copying):
-            return ()
-        unanswered = f"; not answered: {', '.join(self.owed)}" if self.owed else ""
+        unanswered = f"; not answered: {', '.join(owed)}" if owed else ""
         what = f"the backend closed the connection without saying why{unanswered}"
         return (Violation(RULE["closing-needs-a-reason"], sender, what, "", frozenset()),)
 
     # --- the frontend
 
     def _request(self, instance: Instance) -> Iterator[Violation]:
-        name = instance.name
-        if name not in self.requests:
-            yield self._violation(self._broken_request(name), instance, self.requests)
-        if self._startup is not None and name in self.requests:
-            self._startup = after(self._startup, name) if name != "Terminate" else self._startup
-            self._said_last = name
-            self._begin(instance)
-        elif name in SESSION_REQUESTS:
-            self._ask(instance)
+        name, legal_now = instance.name, self.requests
+        if name not in legal_now:
+            yield self._violation(self._broken_request(name), instance, legal_now)
+        elif not self._is_started:
+            self._start.request(instance)
+        if name in SESSION_REQUESTS and name not in NOT_KEPT:
+            self._requests.append(Request(self._kind(instance), instance))
+            self._settle()
         if name == "CopyData" and all(reading.has_ended_copy_both for reading in self._readings):
-            yield self._violation("copy-both", instance, self.requests - {"CopyData"})
+            yield self._violation("copy-both", instance, legal_now - {"CopyData"})
         self._is_terminated |= name == "Terminate"
 
-    def _begin(self, instance: Instance) -> None:
-        """Learn from a StartupMessage what session it opens."""
-        if instance.name == "SASLInitialResponse":
-            mechanism = instance["mechanism"]
-            assert isinstance(mechanism, bytes)
-            self._mechanism = mechanism
-        if instance.name != "StartupMessage":
-            return
-        self._begun = instance
-        minor = instance["minor"]
-        assert isinstance(minor, int)
-        self.version = max(version for version in VERSIONS if version <= max((3, 0), min((3, minor), self.newest)))
-        wanted = dict(startup_parameters(instance)).get(b"replication", b"off").lower()
-        self._is_replication = wanted in (b"true", b"on", b"yes", b"1", b"database")
-
-    def _ask(self, instance: Instance) -> None:
-        """Put a request into the queue, if it means anything there."""
-        if instance.name in NOT_KEPT:
-            return
-        kind = instance.name
-        if kind == "Describe":
-            kind = "DescribeStatement" if instance["kind"] == b"S" else "DescribePortal"
-        if kind == "Query" and self._is_replication:
-            kind = "ReplicationCommand"
-        self._requests.append(Request(kind, instance))
-        self._settle()
+    def _kind(self, request: Instance) -> str:
+        """Return the name of a request in REPLY."""
+        if request.name == "Describe":
+            return "DescribeStatement" if request["kind"] == b"S" else "DescribePortal"
+        return "ReplicationCommand" if request.name == "Query" and self._start.is_replication else request.name
 
     def _settle(self) -> None:
         """Bring every reading up to the queue, and drop what is needed no more."""
-        if self._startup is not None:
-            return
-        for reading in self._readings:
-            reading.advance()
-        self._readings = merged(self._readings)
-        self._requests.forget_before(min(reading.next for reading in self._readings))
+        if self._is_started:
+            for reading in self._readings:
+                reading.advance()
+            self._readings = merged(self._readings)
+            self._requests.forget_before(min(reading.next for reading in self._readings))
 
     def _broken_request(self, name: str) -> str:
+        """Return the name of the rule that a request breaks by being where it is."""
         if self._is_terminated:
             return "terminate-ends"
-        if self._said_last == "CancelRequest":
-            return "cancel-request"
-        return BROKEN_BY.get(name, "startup")
+        return "cancel-request" if self._start.is_cancelling else BROKEN_BY.get(name, "startup")
 
     # --- the backend
 
     def _reply(self, instance: Instance) -> Iterator[Violation]:
-        name = instance.name
-        if self._over:
-            yield self._violation("fatal-ends", instance, frozenset())
+        name, legal_now = instance.name, self.legal
+        if self._is_over:
+            yield self._violation("fatal-ends", instance, legal_now)
             return
-        legal_now = self.legal
-        if name == "ErrorResponse" and name in legal_now and (self._startup is not None or is_fatal(instance)):
-            self._over = "a fatal error"
-        elif name in ASYNCHRONOUS and name in legal_now:
-            pass
-        elif self._startup is not None:
-            yield from self._started(instance, legal_now)
-        else:
-            yield from self._answered(instance, legal_now)
-        self._said_last = name
+        is_end = name == "ErrorResponse" and name in legal_now and (not self._is_started or is_fatal(instance))
+        self._has_said_why = is_end or name == "NoticeResponse"
+        if is_end:
+            self._is_over = True
+        elif name not in ASYNCHRONOUS or name not in legal_now:
+            yield from (self._answered if self._is_started else self._started)(instance, legal_now)
 
     def _started(self, instance: Instance, legal_now: frozenset[str]) -> Iterator[Violation]:
         """Learn a message of the start of a session."""
-        assert self._startup is not None
-        name = instance.name
-        if name not in legal_now:
-            yield self._violation(self._broken_reply(name), instance, legal_now)
-        elif name == "NegotiateProtocolVersion":
-            yield from self._faults(self._negotiated(instance), instance, legal_now)
+        if instance.name in legal_now:
+            yield from self._faults(self._start.reply(instance), instance, legal_now)
         else:
-            self._startup = after(self._startup, name)
-            self._is_authenticated |= name == "AuthenticationOk"
-            yield from self._faults(self._checked_startup(instance), instance, legal_now)
-        if name == "ReadyForQuery":
-            self._startup = None
+            yield self._violation(self._broken_reply(instance.name), instance, legal_now)
+        if instance.name == "ReadyForQuery" and not self._start.is_cancelling:
+            self._is_started = True
             self._settle()
-
-    def _checked_startup(self, instance: Instance) -> Iterator[Fault]:
-        if instance.name == "AuthenticationOk":
-            if self._said_last == "SASLResponse" and self._mechanism.startswith(b"SCRAM-"):
-                yield "startup", f"no AuthenticationSASLFinal, which {shown(self._mechanism)} requires"
-        elif instance.name == "BackendKeyData":
-            key = instance["key"]
-            assert isinstance(key, bytes)
-            least, most = (LEAST_KEY, LEAST_KEY if self.version < (3, 2) else MOST_KEY)
-            if not least <= len(key) <= most:
-                yield "cancel-key", f"a cancel key of {len(key)} bytes in protocol {self.version[0]}.{self.version[1]}"
-        elif instance.name == "ReadyForQuery":
-            if instance["status"] != b"I":
-                yield "transaction-status", "a session that begins inside a transaction"
-            if self._must_negotiate() and not self._is_negotiated:
-                yield "negotiate-once", "no NegotiateProtocolVersion, though what was asked for does not exist"
-
-    def _asked(self) -> tuple[int, frozenset[bytes]]:
-        """Return the minor version and the protocol options that StartupMessage asks for."""
-        assert self._begun is not None
-        minor = self._begun["minor"]
-        assert isinstance(minor, int)
-        return minor, frozenset(name for name, _ in startup_parameters(self._begun) if name.startswith(b"_pq_."))
-
-    def _may_negotiate(self) -> bool:
-        minor, options = self._asked()
-        return not self._is_negotiated and (minor > 0 or bool(options))
-
-    def _must_negotiate(self) -> bool:
-        minor, options = self._asked()
-        return minor > self.newest[1] or bool(options)
-
-    def _negotiated(self, instance: Instance) -> Iterator[Fault]:
-        self._is_negotiated = True
-        minor, options = self._asked()
-        agreed, listed = instance["version"], instance["options"]
-        assert isinstance(agreed, int)
-        assert isinstance(listed, tuple)
-        if not 0x30000 <= agreed <= 0x30000 + minor:
-            yield "negotiate-once", f"version {agreed >> 16}.{agreed & 0xFFFF} for 3.{minor} wanted"
-        elif not options.issuperset(option for option in listed if isinstance(option, bytes)):
-            yield "negotiate-once", "options that nobody asked for"
-        elif agreed == 0x30000 + minor and not listed:
-            yield "negotiate-once", "everything asked for is accepted, so nothing is to be said"
-        self.version = max([version for version in VERSIONS if version <= (agreed >> 16, agreed & 0xFFFF)] or [(3, 0)])
 
     def _answered(self, instance: Instance, legal_now: frozenset[str]) -> Iterator[Violation]:
         """Learn a reply of normal operation."""
-        name = instance.name
-        if name == "ErrorResponse":
-            failed = [after for reading in self._readings if reading.may_fail() for after in reading.failed()]
-            if failed:
-                self._readings = merged(failed)
+        if instance.name == "ErrorResponse":
+            if self.may_fail:
+                failed = (reading.failed() for reading in self._readings if reading.may_fail())
+                self._readings = merged([reading for readings in failed for reading in readings])
                 return
             legal_now -= {"ErrorResponse"}
-        else:
-            taken = [
-                (reading, faults) for reading in self._readings if (faults := reading.replied(instance)) is not None
-            ]
-            if taken:
-                right = [reading for reading, faults in taken if not faults]
-                self._readings = merged(right or [reading for reading, _ in taken])
-                self._is_lost &= name != "ReadyForQuery"
-                if not right:
-                    yield from self._faults(iter(taken[0][1]), instance, legal_now)
-                return
+        judged = [(reading, reading.replied(instance)) for reading in self._readings]
+        taken = [(reading, faults) for reading, faults in judged if faults is not None]
+        if taken:
+            right = [reading for reading, faults in taken if not faults]
+            self._readings = merged(right or [reading for reading, _ in taken])
+            self._is_lost &= instance.name != "ReadyForQuery"
+            yield from self._faults(() if right else taken[0][1], instance, legal_now)
+            return
         if not self._is_lost:
-            yield self._violation(self._broken_reply(name), instance, legal_now)
-        self._is_lost = name != "ReadyForQuery"
-        if name == "ReadyForQuery":
-            self._readings = self._readings[:1]
+            yield self._violation(self._broken_reply(instance.name), instance, legal_now)
+        self._is_lost = instance.name != "ReadyForQuery"
+        if not self._is_lost:
+            self.choose(0)
             self._readings[0].said_ready()
 
     def _broken_reply(self, name: str) -> str:
-        if self._said_last == "CancelRequest":
+        """Return the name of the rule that a reply breaks by being where it is."""
+        if self._start.is_cancelling:
             return "cancel-request"
-        if self._startup is not None:
-            return BROKEN_BY.get(name, "startup") if name == "NegotiateProtocolVersion" else "startup"
-        if name not in BROKEN_BY and name in ("NegotiateProtocolVersion", "BackendKeyData"):
-            return "startup"
+        if not self._is_started:
+            return "negotiate-once" if name == "NegotiateProtocolVersion" else "startup"
         reading = self._readings[0]
         if reading.is_copying:
-            return "copy-in"
+            return "copy-both" if reading.goes_both_ways else "copy-in"
         kind = reading.request.kind if reading.request else ""
         return BROKEN_IN_REPLY_TO.get((kind, name), BROKEN_BY.get(name, "reply-in-order"))
 
     # --- violations
 
-    def _faults(self, faults: Iterator[Fault], instance: Instance, legal_now: frozenset[str]) -> Iterator[Violation]:
+    def _faults(self, faults: Iterable[Fault], instance: Instance, legal_now: frozenset[str]) -> Iterator[Violation]:
         for rule, what in faults:
             yield Violation(RULE[rule], instance.sender, f"{instance.name}: {what}", instance.name, legal_now)
 
@@ -365,15 +288,3 @@ def is_fatal(error: Instance) -> bool:
     assert isinstance(fields, tuple)
     severities = {pair[0]: pair[1] for pair in fields if isinstance(pair, tuple)}
     return severities.get(b"V", severities.get(b"S")) in FATAL
-
-
-def startup_parameters(startup: Instance) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the names and values of the parameters of a StartupMessage."""
-    parameters = startup["parameters"]
-    assert isinstance(parameters, tuple)
-    for pair in parameters:
-        assert isinstance(pair, tuple)
-        name, value = pair
-        assert isinstance(name, bytes)
-        assert isinstance(value, bytes)
-        yield name, value
