@@ -12,6 +12,7 @@ from spec.conformance.themes import (
     large,
     malformed,
     pipelines,
+    replication,
     simple,
     startup,
     state,
@@ -36,6 +37,7 @@ THEMES = {
         ending,
         state,
         isolation,
+        replication,
     )
 }
 """By their names, in the order in which they are played."""
