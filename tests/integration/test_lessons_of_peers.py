@@ -293,6 +293,19 @@ def test_an_answer_to_flush_comes_before_anything_more_is_said(start: Start, dat
         goodbye(client)
 
 
+@pytest.mark.parametrize("name", ["idle_transaction_timeout", "session_idle_timeout"])
+@pytest.mark.parametrize("mode", MODES)
+def test_who_waits_behind_a_flush_for_a_long_query_is_not_idle(
+    mode: str, name: str, start: Start, database: str
+) -> None:
+    """pg_doorman: a timeout struck a client whose query ran, because it had sent a Flush and no Sync."""
+    client = logged_in(start(mode, **{name: 0.3}).address, database)
+    client.send(parse("SELECT pg_sleep(1.5)"), bind(), execute(), FLUSH)
+    assert [message.name for message in client.until("CommandComplete", "ErrorResponse")][-1] == "CommandComplete"
+    assert sqlstate(client.last_words()) in ("25P03", "57P05")
+    client.close()
+
+
 # -- sizes -------------------------------------------------------------------------------------------------------------
 
 

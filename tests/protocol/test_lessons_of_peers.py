@@ -481,7 +481,7 @@ AIMS: dict[str, tuple[bytes, dict[str, str]]] = {
     "a function call in a transaction that waits": (query("begin c1") + query("slow c1") + frame("F", bytes(8)), RUNS),
     "silence in a transaction": (query("begin c1"), {**IN_TRANSACTION, **SILENT}),
     "silence in a transaction that failed": (query("begin c1") + query("bad"), {**IN_TRANSACTION, **SILENT}),
-    "silence before Sync": (extended("row c1", sync=False), IN_TRANSACTION),
+    "silence before Sync": (extended("row c1", sync=False), {**IN_TRANSACTION, **SILENT}),
     "silence in a COPY": (query("copyin c1"), {**IN_TRANSACTION, **SILENT}),
     "silence while pinned": (query("LISTEN c1"), {"pinned_idle_timeout": "57P05", **SILENT}),
     "waiting for a server": (query("row c1"), {"query_wait_timeout": "53300"}),
@@ -489,7 +489,6 @@ AIMS: dict[str, tuple[bytes, dict[str, str]]] = {
 TIMEOUTS = sorted({name for _, ends in AIMS.values() for name in ends})
 PAIRS = {(situation, name, mode) for situation in AIMS for name in TIMEOUTS for mode in MODES[:2]}
 PAIRS -= {("silence in a COPY", "query_timeout", mode) for mode in MODES}  # the COPY runs, too
-PAIRS -= {("silence before Sync", "session_idle_timeout", mode) for mode in MODES}  # the server may still be at work
 PAIRS -= {("silence while pinned", "pinned_idle_timeout", PoolMode.SESSION)}  # nothing pins there
 PAIRS -= {("waiting for a server", name, PoolMode.SESSION) for name in TIMEOUTS}  # it waits with its login
 

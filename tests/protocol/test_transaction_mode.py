@@ -140,6 +140,19 @@ def test_a_lease_lasts_while_anything_is_open(open_end: bytes) -> None:
     assert not setting.cluster.complaints
 
 
+@pytest.mark.parametrize("single", [query("row c1"), frame("F", bytes(10))])
+def test_nobody_else_gets_a_server_on_which_a_query_came_in_place_of_a_sync(single: bytes) -> None:
+    """PostgreSQL 18 may then fail the next request with XX000, whoever sends it."""
+    setting = Transactions()
+    one, other = setting.clients(2)
+    setting.say(one, extended("row c1", sync=False) + single)
+    assert one.kinds.endswith("Z")
+    assert idle(one)
+    assert setting.cluster.alive == []
+    setting.ask(other, "row {}")
+    assert other.rows == [other.token]
+
+
 @pytest.mark.parametrize("length", [4, 5, 9, -1])
 @pytest.mark.parametrize("before", [b"", query("row c1")])
 @pytest.mark.parametrize("request_", [query("row c1"), extended("row c1")[:15]])
