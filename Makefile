@@ -14,7 +14,7 @@ LACKING := import os, shutil, sysconfig as s; c = (os.environ.get("CC") or s.get
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types imports unit protocol integration compiled campaign mutation load bench develop clean
+.PHONY: help demo test lint format types imports unit protocol integration compiled soak mutation load bench develop clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -47,8 +47,8 @@ compiled: ## unit and protocol tests on the build that Cython compiled
 format: $(VENV)/.tox ## let ruff format the source
 	@$(TOX) -e format
 
-campaign: $(VENV)/.tox ## very long Hypothesis runs
-	@$(TOX) -e campaign
+soak: $(VENV)/.tox ## very long Hypothesis runs (PGPOOLER_SOAK_EXAMPLES for each property)
+	@$(TOX) -e soak
 
 mutation: $(VENV)/.tox ## whether the tests notice small changes of the protocol and of the rules of pooling
 	@$(TOX) -e mutation -- $(ARGUMENTS)

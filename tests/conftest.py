@@ -24,7 +24,8 @@ IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 # A deadline per example would be an assertion about absolute time: none.
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True, database=None, print_blob=True)
-settings.register_profile("campaign", max_examples=20_000, deadline=None, print_blob=True)
+SOAK_EXAMPLES = int(os.environ.get("PGPOOLER_SOAK_EXAMPLES", "20000"))
+settings.register_profile("soak", max_examples=SOAK_EXAMPLES, deadline=None, print_blob=True)
 settings.register_profile(
     "mutation",
     max_examples=50,
