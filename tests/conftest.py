@@ -3,7 +3,7 @@
 Hypothesis profiles, chosen by HYPOTHESIS_PROFILE or pytest's --hypothesis-profile:
 - `dev`, the default: quick, new random examples in every run, failures are remembered in .hypothesis;
 - `ci`, where CI is set: more examples, the same ones in every run, so that a red run can be had again;
-- `campaign`: very many new examples, for `tox run -e campaign` overnight;
+- `soak`: as many new examples as PGPOOLER_SOAK_EXAMPLES says (20,000), for `tox run -e soak` overnight;
 - `mutation`: as many as `dev`, the same ones in every run, and no search for a smaller one, for `tox run -e mutation`.
 """
 
