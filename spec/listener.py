@@ -55,7 +55,7 @@ class Listener:
     def listen(self, sender: Sender, data: bytes) -> Iterator[Heard]:
         """Yield the same one by one, also those before the bytes that can be none."""
         self.rest[sender] += data
-        while not self.is_encrypted and not self._hear_answer(sender):
+        while not self._hear_answer(sender) and not self.is_encrypted:
             whole = self.rest[sender]
             end = message_end(whole, sender, self.phase, self.version)
             if end is None or end > len(whole):
