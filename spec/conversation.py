@@ -60,6 +60,8 @@ COPY = either(COPY_IN, COPY_OUT)
 ROWS = seq("RowDescription", many("DataRow"))
 STATEMENT = seq(either(many(ROWS), COPY), "CommandComplete")
 """One statement of a Query: usually one set of rows or none; rewrite rules may add some (CREATE RULE ... DO ALSO)."""
+STREAMED = seq(either(seq(either(COPY_BOTH, many(COPY_OUT)), many(ROWS)), COPY_IN), "CommandComplete")
+"""A part of the reply to a replication command: a stream, or files one after the other, and a set of rows behind."""
 SHAPE = either("RowDescription", "NoData")
 
 REPLY: Mapping[str, Expression] = {
@@ -69,16 +71,15 @@ REPLY: Mapping[str, Expression] = {
     "DescribeStatement": seq("ParameterDescription", SHAPE),
     "DescribePortal": SHAPE,
     "Execute": either(
-        seq(many("DataRow"), either("CommandComplete", "PortalSuspended")),
+        seq(many("DataRow"), "CommandComplete"),
+        seq("DataRow", many("DataRow"), "PortalSuspended"),
         "EmptyQueryResponse",
         seq(COPY, "CommandComplete"),
     ),
     "Close": seq("CloseComplete"),
     "Sync": seq("ReadyForQuery"),
     "FunctionCall": seq("FunctionCallResponse", "ReadyForQuery"),
-    "ReplicationCommand": seq(
-        many(either("CommandComplete", ROWS, COPY_OUT, COPY_BOTH, "EmptyQueryResponse", COPY_IN)), "ReadyForQuery"
-    ),
+    "ReplicationCommand": seq(either("EmptyQueryResponse", seq(STREAMED, many(STREAMED))), "ReadyForQuery"),
     "Flush": Done(),
     "CopyData": Done(),
     "CopyDone": Done(),

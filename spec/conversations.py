@@ -14,6 +14,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from spec import phrases as say
 from spec.codec import Instance, backend
+from spec.conversation import ASYNCHRONOUS
 from spec.messages import Sender
 from spec.scripts import ENDS_BLOCK, MEANINGS, MISSING, STREAMS, Meaning, replication_scripts, scripts
 from spec.semantics import Request
@@ -39,14 +40,13 @@ class Run:
     rows: int = 0
     copied: int = 0
     copy_began: bool = False
-    copy_ended: bool = False
 
     @property
     def wanted(self) -> set[str]:
         """The names of the replies that make sense now, as far as the grammar allows them."""
         if self.must_fail:
             return {"ErrorResponse"} | (self._rows if self.meaning.must_fail else set())
-        if not self.meaning.tag:
+        if not self.meaning.tag and not self.meaning.copy:
             return {"EmptyQueryResponse"}
         return {"ErrorResponse"} | self._rows | self._copy | self._end
 
@@ -77,6 +77,8 @@ class Run:
     def _end(self) -> set[str]:
         if 0 < self.limit == self.rows and not self._is_silent:
             return {"PortalSuspended"}
+        if not self.meaning.tag:
+            return set()
         is_begun = self.copy_began if self.meaning.copy else bool(self.sets) or self.meaning.width is None
         return {"CommandComplete"} if is_begun or (self.kind == "Execute" and not self.meaning.copy) else set()
 
@@ -86,7 +88,6 @@ class Run:
         self.rows = 0 if name == "RowDescription" else self.rows + (name == "DataRow")
         self.copied += name == "CopyData"
         self.copy_began |= name == self.meaning.copy
-        self.copy_ended |= name == "CopyDone"
 
     @property
     def tag(self) -> bytes:
@@ -101,7 +102,7 @@ class Server:
 
     draw: DrawFn
     judge: Judge
-    meanings: dict[bytes, Meaning]
+    meanings: dict[bytes, tuple[Meaning, ...]]
     statements: dict[bytes, Meaning] = field(default_factory=dict)
     portals: dict[bytes, Meaning] = field(default_factory=dict)
     status: bytes = b"I"
@@ -116,15 +117,15 @@ class Server:
         if self.judge.replying_to is not self.request:
             self.request, self.has_failed = self.judge.replying_to, False
             self.runs = self._runs(self.request) if self.request else []
-        if self.draw(st.integers(0, 19)) == 0:
+        if self.draw(st.integers(0, 19)) == 19:
             return self.draw(st.sampled_from((say.NOTICE, say.NOTIFICATION, say.PARAMETER)))
         if self.request is None:
             return None
         possible = self.judge.legal if self.judge.may_fail else self.judge.legal - {"ErrorResponse"}
         names = possible & self._wanted(self.request)
         if names - {"ErrorResponse"}:
-            names -= {"ErrorResponse"} if self.draw(st.integers(0, 9)) else set()
-        elif not (is_waited_for or self._must_fail(self.request)):
+            names -= {"ErrorResponse"} if self.draw(st.integers(0, 9)) < 9 else set()
+        elif not (is_waited_for or self._must_fail(self.request) or self.draw(st.integers(0, 3)) == 3):
             return None
         return self._said(self.draw(st.sampled_from(sorted(names))), self.request)
 
@@ -138,8 +139,8 @@ class Server:
         if request.kind not in ("Query", "ReplicationCommand"):
             return []
         self.statements.pop(b"", None)
-        parts = [part for part in request.text("query").split(b"; ") if part] or [b""]
-        return [Run(request.kind, self.meanings[part], False) for part in parts]
+        texts = [text for text in request.text("query").split(b"; ") if text] or [b""]
+        return [Run(request.kind, meaning, False) for text in texts for meaning in self.meanings[text]]
 
     def _fails(self, meaning: Meaning) -> bool:
         """Return whether a text can only fail."""
@@ -168,7 +169,7 @@ class Server:
 
     def _parsed(self, request: Request) -> Meaning:
         """Return what a Parse prepares: an error while running is none while parsing."""
-        meaning = self.meanings[request.text("query")]
+        (meaning,) = self.meanings[request.text("query")]
         return replace(meaning, must_fail=meaning.must_fail and meaning.width is None)
 
     def _wanted(self, request: Request) -> set[str]:
@@ -188,7 +189,7 @@ class Server:
             case "DescribeStatement" | "DescribePortal":
                 shape = "NoData" if self._width(request) is None else "RowDescription"
                 return {"ParameterDescription", shape, "ErrorResponse"}
-        return set(self.judge.legal)
+        return set(self.judge.legal - ASYNCHRONOUS)
 
     def _width(self, request: Request) -> int | None:
         """Return the number of columns in force."""
@@ -209,12 +210,14 @@ class Server:
                 self.status = {b"T": b"I" if is_at_end else b"E"}.get(self.status, self.status)
                 self.has_failed, self.runs = True, []
             case "ParseComplete":
-                self.statements[request.text("statement")] = self.meanings[request.text("query")]
+                (self.statements[request.text("statement")],) = self.meanings[request.text("query")]
             case "BindComplete":
                 self.portals[request.text("portal")] = self._named(request, "statement")
             case "CloseComplete":
                 self._close(request)
-            case "CommandComplete" | "PortalSuspended" | "EmptyQueryResponse":
+            case "CommandComplete" | "PortalSuspended" | "EmptyQueryResponse" | "CopyDone":
+                if name == "CopyDone" and self.runs[0].meaning.tag:
+                    return said
                 run = self.runs.pop(0)
                 self.status = run.meaning.status or self.status
             case "ReadyForQuery" if self.status == b"I":
@@ -307,8 +310,17 @@ def beginnings(draw: DrawFn, *, is_replication: bool = False) -> list[Instance]:
 
 
 @st.composite
-def sessions(draw: DrawFn, *, is_replication: bool = False, may_be_cut: bool = True) -> Conversation:
-    """Draw a session: it ends idle or, if it may be cut, with Terminate or with a fatal error anywhere."""
+def sessions(
+    draw: DrawFn,
+    requests: SearchStrategy[list[Instance]] | None = None,
+    *,
+    is_replication: bool = False,
+    may_be_cut: bool = True,
+) -> Conversation:
+    """Draw a session: it ends idle or, if it may be cut, with Terminate or with a fatal error anywhere.
+
+    `requests` are what the client asks, by default any script.
+    """
     judge = Judge()
     conversation: list[Instance] = []
 
@@ -318,8 +330,11 @@ def sessions(draw: DrawFn, *, is_replication: bool = False, may_be_cut: bool = T
             conversation.append(message)
 
     pass_on(*draw(beginnings(is_replication=is_replication)))
-    script = draw(replication_scripts() if is_replication else scripts())
-    server = Server(draw, judge, STREAMS if is_replication else MEANINGS)
+    if requests is None:
+        requests = replication_scripts() if is_replication else scripts()
+    script = list(draw(requests))
+    meanings: dict[bytes, tuple[Meaning, ...]] = {text: (meaning,) for text, meaning in MEANINGS.items()}
+    server = Server(draw, judge, STREAMS if is_replication else meanings)
     while script or not judge.idle:
         # Nothing is pipelined behind a stream both ways.
         must_wait = not script or (is_replication and script[0].name in ("Query", "Sync") and judge.owed != ())
@@ -330,7 +345,7 @@ def sessions(draw: DrawFn, *, is_replication: bool = False, may_be_cut: bool = T
             pass_on(script.pop(0))
     if may_be_cut:
         conversation += draw(st.sampled_from(([], [say.TERMINATE])))
-        if draw(st.integers(0, 9)) == 0:
+        if draw(st.integers(0, 9)) == 9:
             conversation = [*conversation[: draw(st.integers(1, len(conversation)))], say.FATAL]
     return [(message.sender, message) for message in conversation]
 

@@ -59,7 +59,7 @@ class Listener:
         """Yield the same one by one, also those before the bytes that can be none."""
         rest = self.rest[sender]
         rest += data
-        while not self.is_encrypted and not self._hear_answer(sender):
+        while not self._hear_answer(sender) and not self.is_encrypted:
             # A long message arrives in many pieces, a piece holds many short ones: neither is copied again and again.
             end = message_end(bytes(rest[:MOST_HEADER]), sender, self.phase, self.version)
             if end is None or end > len(rest):

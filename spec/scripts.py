@@ -58,14 +58,20 @@ MEANINGS = {
 }
 """The texts of the scripts.  Several may be joined by semicolons in a Query."""
 
+SELECTED = Meaning(b"SELECT", width=2)
+STREAM, FILE = Meaning(copy="CopyBothResponse"), Meaning(copy="CopyOutResponse")
 STREAMS = {
-    b"IDENTIFY_SYSTEM": Meaning(b"IDENTIFY_SYSTEM", width=4),
-    b"START_REPLICATION PHYSICAL 0/0": Meaning(b"START_REPLICATION", copy="CopyBothResponse"),
-    b"BASE_BACKUP": Meaning(b"SELECT", width=2, copy="CopyOutResponse"),
-    b"COPY t FROM STDIN": MEANINGS[b"COPY t FROM STDIN"],
-    b"": Meaning(),
+    b"": (MEANINGS[b""],),
+    b"IDENTIFY_SYSTEM": (Meaning(b"IDENTIFY_SYSTEM", width=4),),
+    b"START_REPLICATION PHYSICAL 0/0": (STREAM, Meaning(b"START_STREAMING"), Meaning(b"START_REPLICATION")),
+    b"START_REPLICATION PHYSICAL 0/0 TIMELINE 1": (STREAM, SELECTED, Meaning(b"START_REPLICATION")),
+    b"BASE_BACKUP": (SELECTED, SELECTED, FILE, FILE, SELECTED, Meaning(b"BASE_BACKUP")),
+    b"BASE_BACKUP (TABLESPACE_MAP)": (FILE, Meaning(b"BASE_BACKUP")),
+    b"DROP_REPLICATION_SLOT s": (Meaning(b"DROP_REPLICATION_SLOT"),),
+    b"COPY t FROM STDIN": (MEANINGS[b"COPY t FROM STDIN"],),
+    b"INSERT INTO ruled VALUES (1)": (MEANINGS[b"INSERT INTO ruled VALUES (1)"],),
 }
-"""The same for replication connections."""
+"""The same for replication connections, where a command has several parts.  A part without tag ends without one."""
 
 ENDS_BLOCK = (b"COMMIT", b"ROLLBACK")
 
@@ -82,12 +88,20 @@ def copies() -> SearchStrategy[list[Instance]]:
     return st.tuples(inside, ends).map(lambda parts: [*parts[0], *parts[1]])
 
 
+def copying() -> SearchStrategy[list[Instance]]:
+    """Return a strategy for a COPY from the client, with what it sends into it."""
+    text = b"COPY t FROM STDIN"
+    begins = st.sampled_from(([say.query(text)], [say.parse(text), say.bind(), say.execute()]))
+    return st.tuples(begins, copies()).map(lambda parts: [*parts[0], *parts[1]])
+
+
 @st.composite
 def series(draw: DrawFn) -> list[Instance]:
     """Draw some extended messages and a Sync."""
     statement, portal = draw(st.sampled_from((b"", b"s", b"r"))), draw(st.sampled_from((b"", b"p")))
     text = draw(st.sampled_from(sorted(MEANINGS)))
-    values: list[bytes | None] = [b"1"] * draw(st.just(MEANINGS[text].parameters) | st.integers(0, 2))
+    number = draw(st.sampled_from((MEANINGS[text].parameters,) * 4 + (0, 2)))
+    values: list[bytes | None] = [b"1"] * number
     steps = [
         say.parse(text, statement),
         say.describe_statement(statement),
@@ -99,22 +113,44 @@ def series(draw: DrawFn) -> list[Instance]:
         say.close_portal(portal),
         say.close_statement(statement),
     ]
-    kept = draw(st.sets(st.integers(0, len(steps) - 1), max_size=3))
-    whole = [step for number, step in enumerate(steps) if number not in kept]
+    left_out = draw(st.sets(st.integers(0, len(steps) - 1), max_size=2))
+    whole = [step for number, step in enumerate(steps) if number not in left_out]
     return [*whole, *draw(copies() | st.just([])), say.SYNC]
+
+
+def plain_scripts() -> SearchStrategy[list[Instance]]:
+    """Return a strategy for scripts as every client has them: a Query, or one statement step by step; no mistakes."""
+    text, limit = st.sampled_from(sorted(MEANINGS)), st.sampled_from((0, 1, 2, 2))
+    queries = st.tuples(text, text).map(lambda pair: [say.query(b"; ".join(pair)), say.COPY_DONE, say.COPY_DONE])
+    extended = st.tuples(text, limit).map(lambda pair: step_by_step(*pair))
+    call = st.just([say.function_call(b"1", b"2")])
+    return st.tuples(queries | extended, queries | extended | call).map(lambda pair: [*pair[0], *pair[1], say.SYNC])
+
+
+def step_by_step(text: bytes, limit: int) -> list[Instance]:
+    """Return the requests by which a statement is run in extended messages."""
+    values: list[bytes | None] = [b"1"] * MEANINGS[text].parameters
+    before = [say.parse(text), say.describe_statement(), say.bind(*values), say.describe_portal()]
+    return [*before, say.execute(limit), say.COPY_DONE, say.execute(), say.close_statement(), say.SYNC]
 
 
 def scripts() -> SearchStrategy[list[Instance]]:
     """Return a strategy for the requests of a session; the last of them is one that is answered by ReadyForQuery."""
     queries = st.tuples(texts().map(say.query), copies() | st.just([])).map(lambda parts: [parts[0], *parts[1]])
     others = st.sampled_from(([say.function_call(b"1", b"2")], [say.FLUSH], [say.COPY_DONE], [say.SYNC, say.SYNC]))
-    parts = st.lists(queries | series() | series() | others, min_size=1, max_size=5)
-    return parts.map(lambda lists: [request for part in lists for request in part] + [say.SYNC])
+    parts = st.lists(queries | series() | copying() | series() | others, min_size=1, max_size=5)
+    return plain_scripts() | parts.map(lambda lists: [request for part in lists for request in part] + [say.SYNC])
 
 
 def replication_scripts() -> SearchStrategy[list[Instance]]:
     """Return a strategy for the requests of a replication connection."""
-    command = st.sampled_from(sorted(STREAMS)).map(say.query)
+    texts_ = st.lists(st.sampled_from(sorted(STREAMS)), min_size=1, max_size=3).map(b"; ".join)
     data = st.lists(st.just(say.copy_data(b"r")), max_size=2)
-    parts = st.lists(st.tuples(command, data).map(lambda part: [part[0], *part[1], say.COPY_DONE]), max_size=4)
+    parts = st.lists(st.tuples(texts_, data).map(streamed), min_size=1, max_size=4)
     return parts.map(lambda lists: [request for part in lists for request in part] + [say.SYNC])
+
+
+def streamed(part: tuple[bytes, list[Instance]]) -> list[Instance]:
+    """Return a replication command, what is sent into its first stream, and the end of every stream it may begin."""
+    text, data = part
+    return [say.query(text), *data, *[say.COPY_DONE] * (text.count(b";") + 1)]

@@ -274,6 +274,12 @@ def next_reply(messages: list[Instance], place: int) -> str:
     return next((name for name in replies if name not in ASYNCHRONOUS), "")
 
 
+def previous_reply(messages: list[Instance], place: int) -> str:
+    """Return the name of the reply before this one that is not asynchronous; empty if there is none."""
+    names = [message.name for message in messages[:place] if message.sender is Sender.BACKEND]
+    return next((name for name in reversed(names) if name not in ASYNCHRONOUS), "")
+
+
 def is_due_once(messages: list[Instance], place: int) -> bool:
     """Say whether this reply can be missed: what follows is no error, which might have come instead, nor the same."""
     name = messages[place].name
@@ -290,14 +296,16 @@ def is_last_ready(messages: list[Instance], place: int) -> bool:
 
 def is_first_row(messages: list[Instance], place: int) -> bool:
     """Say whether a row follows directly upon its description."""
-    pair = [message.name for message in messages[place : place + 2]]
+    pair = [message.name for message in messages[place : place + 2] if message.sender is Sender.BACKEND]
+    if previous_reply(messages, place) in ("RowDescription", "DataRow"):
+        return False
     return pair in (["RowDescription", "DataRow"], ["CopyOutResponse", "CopyData"], ["CopyOutResponse", "CopyDone"])
 
 
 def is_answered_sync(messages: list[Instance], place: int) -> bool:
     """Say whether this Sync is the last request, with nothing but its ReadyForQuery owed behind it."""
     rest = [message.name for message in messages[place:] if message.name not in ASYNCHRONOUS]
-    return rest == ["Sync", "ReadyForQuery"]
+    return messages[place].name == "Sync" and rest == ["Sync", "ReadyForQuery"]
 
 
 def without(messages: list[Instance], place: int) -> list[Instance]:
