@@ -156,10 +156,11 @@ def test_what_was_not_read_takes_its_place_among_the_pinned_when_the_server_has_
 
 
 def test_reasons_are_told_in_words() -> None:
-    setting, one, _ = smart()
-    setting.ask(one, "LISTEN {}")
-    setting.ask(one, "CREATE TEMP TABLE {}")
+    setting, _, two = smart()
+    setting.ask(two, "LISTEN {}")
+    setting.ask(two, "CREATE TEMP TABLE {}")
     (pin,) = setting.world.service.snapshot()["pools"][0]["pinned"]  # type: ignore[index]
+    assert (pin["server"], pin["client"]) == (1, 2)
     assert "LISTEN" in pin["reason"]
     assert "temporary" in pin["reason"]
     assert any("pinned to server connection 1" in line for _, _, line in setting.world.log_lines)

@@ -529,8 +529,21 @@ def test_a_pool_describes_itself() -> None:
     setting.clients(2)
     pool = setting.world.pool
     assert repr(pool) == "<Pool shop.alice.primary: 0 idle, 1 in use, 0 opening, 1 waiting>"
-    snapshot = pool.snapshot()
-    assert (snapshot["in_use"], snapshot["waiting"], snapshot["idle"], snapshot["opening"]) == (1, 1, 0, 0)
+    assert pool.snapshot() == {
+        "id": 1,
+        "name": "shop.alice.primary",
+        "backend": "primary",
+        "database": "shop",
+        "user": "alice",
+        "pool_mode": "session",
+        "pool_size": 1,
+        "idle": 0,
+        "in_use": 1,
+        "opening": 0,
+        "waiting": 1,
+        "pinned": [],
+        "paused": False,
+    }
     (server,) = pool.busy
     assert server.state is ServerState.ACTIVE
     assert "ACTIVE" in repr(server)
