@@ -6,6 +6,8 @@ import pytest
 
 from pgpooler.config.model import PoolMode, SessionStatePolicy
 from pgpooler.pooling.cleaning import KEEPING_PLANS
+from pgpooler.pooling.evidence import ADVISORY_LOCK, HELD_CURSOR, LISTENING, PREPARED, TEMPORARY
+from pgpooler.pooling.session_state import QUESTIONS as EVERY_QUESTION
 from pgpooler.pooling.states import ClientState, ServerState
 from tests.memory import configure
 from tests.protocol.test_transaction_mode import LONG, Transactions, idle
@@ -153,6 +155,22 @@ def test_what_was_not_read_takes_its_place_among_the_pinned_when_the_server_has_
     assert [server.client for server in setting.world.pool.pinned] == [one.session]
     setting.ask(other, "LISTEN {}" + LONG)
     assert other.sqlstates == ["53300"], "there is no place left"
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        (TEMPORARY, "pg_my_temp_schema()"),
+        (LISTENING, "pg_listening_channels()"),
+        (ADVISORY_LOCK, "pg_locks"),
+        (HELD_CURSOR, "pg_cursors"),
+        (PREPARED, "pg_prepared_statements"),
+    ],
+)
+def test_the_server_is_asked_in_the_place_where_it_keeps_such_state(kind: int, where: str) -> None:
+    """What it answers is tried in tests/integration."""
+    assert f"pg_catalog.{where}" in EVERY_QUESTION[kind]
+    assert sum(f"pg_catalog.{where}" in question for question in EVERY_QUESTION.values()) == 1
 
 
 def test_reasons_are_told_in_words() -> None:
