@@ -412,6 +412,13 @@ def test_nobody_binds_the_unnamed_statement_of_another_client(
     assert one.rows == ["c1"] * 2
 
 
+def test_a_query_forgets_the_unnamed_statement_by_itself() -> None:
+    setting, one, other = smart(pool_size=1)
+    setting.say(one, extended("SELECT 'c1'"))
+    setting.say(other, query("SELECT 'c2'") + BIND + SYNC)
+    assert setting.process.statements == ["SELECT 'c1'", "SELECT 'c2'"]
+
+
 def test_a_block_behind_a_forgotten_statement_is_refused_like_any_other() -> None:
     """The request was held, and is so no longer: the client is not taken for one that has sent too much."""
     setting, one, other = smart(pool_size=1, pool_mode=PoolMode.STATEMENT)

@@ -408,6 +408,15 @@ def test_a_server_that_does_not_answer_the_login_is_given_up_after_server_connec
     assert setting.world.counts()["used"] == 0
 
 
+def test_server_connect_timeout_0_is_no_limit() -> None:
+    setting = Setting(pool_size=1, server_connect_timeout=0, query_wait_timeout=0)
+    setting.world.serve = lambda port, pool: None
+    client = setting.client()
+    setting.world.pass_time(100_000)
+    assert setting.sizes == (0, 0, 1, 1)
+    assert client.errors == []
+
+
 # -- several pools of a backend ----------------------------------------------------------------------------------------
 
 

@@ -86,6 +86,15 @@ def test_a_server_that_does_not_heed_the_cancel_loses_its_client() -> None:
     assert client.errors[0].severity == "FATAL"
 
 
+def test_a_query_that_does_not_heed_the_cancel_has_as_long_again_unless_another_limit_is_shorter() -> None:
+    setting = Setting(query_timeout=5, transaction_timeout=8)
+    client = setting.client()
+    setting.world.on_cancel = lambda server: None
+    client.ask("slow c1")
+    setting.world.pass_time(8)
+    assert client.sqlstates == ["25P04"]
+
+
 def test_somebody_elses_57014_is_not_taken_for_the_timeout() -> None:
     setting = Setting(query_timeout=5)
     client = setting.client()
