@@ -258,6 +258,12 @@ def test_a_row_with_a_count_or_a_length_that_cannot_be_is_refused(body: bytes) -
         messages.read_data_row(body)
 
 
+@pytest.mark.parametrize("size", range(4))
+def test_an_authentication_request_without_its_number_is_refused(size: int) -> None:
+    with pytest.raises(ProtocolViolation, match="malformed authentication request"):
+        messages.read_authentication(bytes(size))
+
+
 @pytest.mark.parametrize("size", [0, 3, 257])
 def test_a_cancel_key_of_a_length_that_cannot_be_is_refused(size: int) -> None:
     with pytest.raises(ProtocolViolation, match="malformed BackendKeyData"):

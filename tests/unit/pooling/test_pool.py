@@ -227,7 +227,9 @@ def test_a_connection_that_gives_no_sign_of_life_is_closed() -> None:
     setting = Setting(pool_size=1, server_idle_timeout=0)
     setting.leave(setting.client())
     setting.cluster.processes[0].stalled = True
-    setting.world.pass_time(75)
+    setting.world.pass_time(60 + 9.9)
+    assert setting.sizes == (0, 1, 0, 0)
+    setting.world.pass_time(0.2)
     assert setting.world.counts()["used"] == 0
 
 
