@@ -58,14 +58,13 @@ class Service:
 
     # -- clients -------------------------------------------------------------------------------------------------------
 
-    def accept(self, port: Port, now: float) -> ClientSession:
+    def accept(self, port: Port, now: float) -> None:
         """A client connected."""
         self._number += 1
         client = ClientSession(self, port, self._number, now)
         self.clients[client.number] = client
         self.deadlines.at(client.tick(now), client)
         self.effects.log("debug", client.number, f"client connected from {port.peer}")
-        return client
 
     def admit(self, client: ClientSession) -> None:
         """Count a client that wants to log in.  Raises TooManyConnections, or CannotConnectNow while draining."""

@@ -48,7 +48,7 @@ NOT_READ = {"annotation", "returns", "decorator_list", "bases", "keywords"}  # o
 NOT_CHANGED = ("__repr__", "__slots__", "__all__")
 NEGATED_BY_ITSELF = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)
 
-PLAIN = (ast.Constant, ast.Name, ast.Attribute)
+PLAIN = (ast.Constant, ast.Name, ast.Attribute, ast.Starred)
 
 Change = tuple[int, int, str, str]  # from, to, what stands there then, name of the operator
 

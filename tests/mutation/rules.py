@@ -13,10 +13,11 @@ FILE = Path(__file__).with_name("rules.txt")
 def mutants(modules: Mapping[str, str], rules: str | None = None) -> list[Mutant]:
     """Make the mutants.  Raises ValueError for a change whose lines are not, or not once, in the module."""
     text = FILE.read_text() if rules is None else rules
-    return [_mutant(paragraph, modules) for paragraph in _paragraphs(text)]
+    return [_mutant(paragraph, modules) for paragraph in paragraphs(text)]
 
 
-def _paragraphs(text: str) -> Iterator[list[str]]:
+def paragraphs(text: str) -> Iterator[list[str]]:
+    """Cut a text at its empty lines; lines that begin with # are for people."""
     for paragraph in text.split("\n\n"):
         lines = [line for line in paragraph.splitlines() if line and not line.startswith("#")]
         if lines:

@@ -250,6 +250,20 @@ def test_any_body_is_read_as_the_spec_reads_it_or_refused_as_the_spec_refuses_it
         assert reader(body) == expected
 
 
+@pytest.mark.parametrize(
+    "body", [b"\xff\xff", b"\0\1\xff\xff\xff\xfe", b"\0\2\0\0\0\1x\xff\xff\xff\xf0", b"\0\0x", b"\0"]
+)
+def test_a_row_with_a_count_or_a_length_that_cannot_be_is_refused(body: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        messages.read_data_row(body)
+
+
+@pytest.mark.parametrize("size", range(4))
+def test_an_authentication_request_without_its_number_is_refused(size: int) -> None:
+    with pytest.raises(ProtocolViolation, match="malformed authentication request"):
+        messages.read_authentication(bytes(size))
+
+
 @pytest.mark.parametrize("size", [0, 3, 257])
 def test_a_cancel_key_of_a_length_that_cannot_be_is_refused(size: int) -> None:
     with pytest.raises(ProtocolViolation, match="malformed BackendKeyData"):

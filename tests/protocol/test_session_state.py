@@ -6,6 +6,8 @@ import pytest
 
 from pgpooler.config.model import PoolMode, SessionStatePolicy
 from pgpooler.pooling.cleaning import KEEPING_PLANS
+from pgpooler.pooling.evidence import ADVISORY_LOCK, HELD_CURSOR, LISTENING, PREPARED, TEMPORARY
+from pgpooler.pooling.session_state import QUESTIONS as EVERY_QUESTION
 from pgpooler.pooling.states import ClientState, ServerState
 from tests.memory import configure
 from tests.protocol.test_transaction_mode import LONG, Transactions, idle
@@ -167,11 +169,28 @@ def test_what_was_not_read_takes_its_place_among_the_pinned_when_the_server_has_
     assert other.sqlstates == ["53300"], "there is no place left"
 
 
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        (TEMPORARY, "pg_my_temp_schema()"),
+        (LISTENING, "pg_listening_channels()"),
+        (ADVISORY_LOCK, "pg_locks"),
+        (HELD_CURSOR, "pg_cursors"),
+        (PREPARED, "pg_prepared_statements"),
+    ],
+)
+def test_the_server_is_asked_in_the_place_where_it_keeps_such_state(kind: int, where: str) -> None:
+    """What it answers is tried in tests/integration."""
+    assert f"pg_catalog.{where}" in EVERY_QUESTION[kind]
+    assert sum(f"pg_catalog.{where}" in question for question in EVERY_QUESTION.values()) == 1
+
+
 def test_reasons_are_told_in_words() -> None:
-    setting, one, _ = smart()
-    setting.ask(one, "LISTEN {}")
-    setting.ask(one, "CREATE TEMP TABLE {}")
+    setting, _, two = smart()
+    setting.ask(two, "LISTEN {}")
+    setting.ask(two, "CREATE TEMP TABLE {}")
     (pin,) = setting.world.service.snapshot()["pools"][0]["pinned"]  # type: ignore[index]
+    assert (pin["server"], pin["client"]) == (1, 2)
     assert "LISTEN" in pin["reason"]
     assert "temporary" in pin["reason"]
     assert any("pinned to server connection 1" in line for _, _, line in setting.world.log_lines)
@@ -385,6 +404,13 @@ def test_nobody_binds_the_unnamed_statement_of_another_client(
     assert idle(other)
     setting.ask(one, "SELECT '{}'")
     assert one.rows == ["c1"] * 2
+
+
+def test_a_query_forgets_the_unnamed_statement_by_itself() -> None:
+    setting, one, other = smart(pool_size=1)
+    setting.say(one, extended("SELECT 'c1'"))
+    setting.say(other, query("SELECT 'c2'") + BIND + SYNC)
+    assert setting.process.statements == ["SELECT 'c1'", "SELECT 'c2'"]
 
 
 def test_a_block_behind_a_forgotten_statement_is_refused_like_any_other() -> None:

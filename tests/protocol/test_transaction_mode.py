@@ -187,6 +187,15 @@ def test_what_means_nothing_to_an_idle_server_asks_for_none(nothing: bytes, chun
     assert idle(client)
 
 
+def test_what_means_nothing_to_an_idle_server_is_not_sent_with_what_does() -> None:
+    setting = Transactions(server_reset_query="never")
+    client = setting.client()
+    setting.ask(client, "row {}")
+    setting.process.stalled = True
+    setting.say(client, copy_data("c1") + FLUSH + copy_data("c1") + query("row c1"))
+    assert setting.process.port.outgoing == query("row c1")
+
+
 def test_half_a_header_asks_for_no_server() -> None:
     setting = Transactions()
     client = setting.client()

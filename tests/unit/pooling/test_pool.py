@@ -227,7 +227,9 @@ def test_a_connection_that_gives_no_sign_of_life_is_closed() -> None:
     setting = Setting(pool_size=1, server_idle_timeout=0)
     setting.leave(setting.client())
     setting.cluster.processes[0].stalled = True
-    setting.world.pass_time(75)
+    setting.world.pass_time(60 + 9.9)
+    assert setting.sizes == (0, 1, 0, 0)
+    setting.world.pass_time(0.2)
     assert setting.world.counts()["used"] == 0
 
 
@@ -408,6 +410,15 @@ def test_a_server_that_does_not_answer_the_login_is_given_up_after_server_connec
     assert setting.world.counts()["used"] == 0
 
 
+def test_server_connect_timeout_0_is_no_limit() -> None:
+    setting = Setting(pool_size=1, server_connect_timeout=0, query_wait_timeout=0)
+    setting.world.serve = lambda port, pool: None
+    client = setting.client()
+    setting.world.pass_time(100_000)
+    assert setting.sizes == (0, 0, 1, 1)
+    assert client.errors == []
+
+
 # -- several pools of a backend ----------------------------------------------------------------------------------------
 
 
@@ -529,8 +540,21 @@ def test_a_pool_describes_itself() -> None:
     setting.clients(2)
     pool = setting.world.pool
     assert repr(pool) == "<Pool shop.alice.primary: 0 idle, 1 in use, 0 opening, 1 waiting>"
-    snapshot = pool.snapshot()
-    assert (snapshot["in_use"], snapshot["waiting"], snapshot["idle"], snapshot["opening"]) == (1, 1, 0, 0)
+    assert pool.snapshot() == {
+        "id": 1,
+        "name": "shop.alice.primary",
+        "backend": "primary",
+        "database": "shop",
+        "user": "alice",
+        "pool_mode": "session",
+        "pool_size": 1,
+        "idle": 0,
+        "in_use": 1,
+        "opening": 0,
+        "waiting": 1,
+        "pinned": [],
+        "paused": False,
+    }
     (server,) = pool.busy
     assert server.state is ServerState.ACTIVE
     assert "ACTIVE" in repr(server)

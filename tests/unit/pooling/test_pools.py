@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pgpooler.config.model import Backend, Configuration, Pattern, PatternKind, Rule
 from tests.memory import configure
 from tests.scripted import Client, Setting
@@ -134,6 +136,14 @@ def test_who_waits_in_a_pool_that_is_gone_waits_where_the_new_rules_say() -> Non
     setting.leave(first, second)
     setting.world.pass_time(4000)
     assert set(setting.world.counts().values()) == {0}
+
+
+@pytest.mark.parametrize("limits", [{"pool_size": 2}, {"pool_size": 0}, {"pool_size": 2, "backend_pool_size": 2}])
+def test_a_reload_that_lowers_no_limit_closes_nothing(limits: dict[str, int]) -> None:
+    setting = Setting(**limits)
+    setting.leave(*setting.clients(2))
+    setting.world.reload(configure(**limits))  # type: ignore[arg-type]
+    assert setting.sizes == (2, 0, 0, 0)
 
 
 def test_who_waits_where_the_new_rules_know_no_way_is_told_so() -> None:

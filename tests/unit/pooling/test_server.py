@@ -433,6 +433,17 @@ def test_nothing_is_written_behind_half_a_message_that_the_server_skips() -> Non
     assert recording.over
 
 
+def test_a_server_that_waits_for_the_data_of_a_client_that_is_gone_is_ended_at_once() -> None:
+    setting = Setting()
+    client = setting.client()
+    client.ask(f"copyin {client.token}")
+    client.port.step_read()
+    client.leave()
+    client.port.step_read()
+    setting.world.settle()
+    assert setting.cluster.processes[0].over
+
+
 def test_a_server_of_which_nobody_knows_what_it_owes_is_not_asked_to_clean_itself() -> None:
     """The doubt comes up while the replies are dropped: a COPY fails into which a Sync was sent."""
     setting = Setting()

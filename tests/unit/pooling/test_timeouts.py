@@ -33,6 +33,15 @@ def test_a_query_that_takes_too_long_is_canceled_and_its_client_goes_on(mode: Po
     assert client.rows == ["c1"]
 
 
+@pytest.mark.parametrize("mode", list(PoolMode))
+def test_the_shortest_of_several_limits_is_looked_at_in_time(mode: PoolMode) -> None:
+    setting = Setting(pool_mode=mode, query_timeout=5, transaction_timeout=50, idle_transaction_timeout=500)
+    client = setting.client()
+    client.ask("slow c1")
+    setting.world.pass_time(5.1)
+    assert client.sqlstates == ["57014"]
+
+
 def test_each_query_of_a_pipeline_has_its_own_time() -> None:
     setting = Setting(query_timeout=5)
     client = setting.client()
@@ -75,6 +84,15 @@ def test_a_server_that_does_not_heed_the_cancel_loses_its_client() -> None:
     setting.world.pass_time(2)
     assert client.sqlstates == ["57014"]
     assert client.errors[0].severity == "FATAL"
+
+
+def test_a_query_that_does_not_heed_the_cancel_has_as_long_again_unless_another_limit_is_shorter() -> None:
+    setting = Setting(query_timeout=5, transaction_timeout=8)
+    client = setting.client()
+    setting.world.on_cancel = lambda server: None
+    client.ask("slow c1")
+    setting.world.pass_time(8)
+    assert client.sqlstates == ["25P04"]
 
 
 def test_somebody_elses_57014_is_not_taken_for_the_timeout() -> None:

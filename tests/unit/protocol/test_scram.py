@@ -439,6 +439,11 @@ def test_what_just_reaches_a_limit_is_accepted() -> None:
     assert step == Derivation(b"secret", b"a", 1_000_000)
 
 
+def test_every_printable_character_but_the_comma_may_be_in_a_nonce() -> None:
+    nonce = bytes(set(range(0x21, 0x7F)) - {ord(",")})
+    assert ScramServer(VERIFIER, "alice").receive(b"n,,n=,r=" + nonce).startswith(b"r=" + nonce)
+
+
 def test_what_just_exceeds_a_limit_is_refused() -> None:
     with pytest.raises(ServerUnavailable, match="has 1025 bytes, more than 1024"):
         started_client().server_first(b"r=" + NONCE + b"x" * (1025 - len(NONCE)) + b",s=YQ==,i=1000000")
