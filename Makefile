@@ -14,7 +14,7 @@ LACKING := import os, shutil, sysconfig as s; c = (os.environ.get("CC") or s.get
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types imports unit protocol integration compiled campaign load bench develop clean
+.PHONY: help demo test lint format types imports unit protocol integration compiled soak mutation load bench develop clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -47,8 +47,11 @@ compiled: ## unit and protocol tests on the build that Cython compiled
 format: $(VENV)/.tox ## let ruff format the source
 	@$(TOX) -e format
 
-campaign: $(VENV)/.tox ## very long Hypothesis runs
-	@$(TOX) -e campaign
+soak: $(VENV)/.tox ## very long Hypothesis runs (PGPOOLER_SOAK_EXAMPLES for each property)
+	@$(TOX) -e soak
+
+mutation: $(VENV)/.tox ## whether the tests notice small changes of the protocol and of the rules of pooling
+	@$(TOX) -e mutation -- $(ARGUMENTS)
 
 load: $(VENV)/.tox ## a short headless run of Locust through PgPooler, in all three pool modes
 	@$(TOX) -e load
@@ -60,7 +63,7 @@ develop: $(VENV)/.develop ## install PgPooler and all tools into .venv, for an e
 	@echo "Ready: . $(VENV)/bin/activate"
 
 clean: ## remove everything that make has made
-	rm -rf $(VENV) .tox build dist pgpooler.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .tox .mutation build dist pgpooler.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find pgpooler spec tests loadtests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment and, in stamp files, what it holds.

@@ -159,7 +159,8 @@ RULES = (
     Rule(
         "closing-needs-a-reason",
         FLOW + "TERMINATION",
-        "The backend closes the connection after Terminate, and after it has answered everything before that; after a "
+        "The backend closes the connection after Terminate, and after it has answered everything before that but a "
+        "COPY from the frontend under way and a series without its Sync, whose replies nobody asked for yet; after a "
         "CancelRequest; when the frontend has closed it; and otherwise not without an error or a notice that says why.",
     ),
     Rule("terminate-ends", FLOW + "TERMINATION", "Terminate is the last message of the frontend."),
@@ -269,7 +270,8 @@ RULES = (
         "transaction-status",
         FORMATS + "READYFORQUERY",
         "ReadyForQuery says I outside a transaction block, T inside and E inside a failed one, as the tags BEGIN, "
-        "START TRANSACTION, COMMIT, PREPARE TRANSACTION and ROLLBACK and the errors since the last one make it.",
+        "START TRANSACTION, COMMIT, PREPARE TRANSACTION and ROLLBACK and the errors since the last one make it. Behind "
+        "a Query or FunctionCall that comes in place of a Sync it may be T too, for the transaction of the series.",
     ),
     Rule(
         "parameter-count",

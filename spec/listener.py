@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from spec.codec import Instance, decode, message_end
-from spec.messages import ANSWERS, LATEST, REQUESTED_PHASE, Phase, Sender, Version
+from spec.messages import ANSWERS, LATEST, LEAST_LENGTH, REQUESTED_PHASE, Phase, Sender, Version
+
+MOST_HEADER = 1 + LEAST_LENGTH  # a type byte and the length
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Listener:
     def __init__(self) -> None:
         self.phase = Phase.STARTUP
         self.version = LATEST
-        self.rest = {Sender.FRONTEND: b"", Sender.BACKEND: b""}
+        self.rest = {Sender.FRONTEND: bytearray(), Sender.BACKEND: bytearray()}
+        """What each side has said of a message that is not whole yet."""
         self.answers = b""
         """The single bytes by which the backend answered requests for encryption."""
         self._asked = ""
@@ -54,25 +57,27 @@ class Listener:
 
     def listen(self, sender: Sender, data: bytes) -> Iterator[Heard]:
         """Yield the same one by one, also those before the bytes that can be none."""
-        self.rest[sender] += data
+        rest = self.rest[sender]
+        rest += data
         while not self._hear_answer(sender) and not self.is_encrypted:
-            whole = self.rest[sender]
-            end = message_end(whole, sender, self.phase, self.version)
-            if end is None or end > len(whole):
+            # A long message arrives in many pieces, a piece holds many short ones: neither is copied again and again.
+            end = message_end(bytes(rest[:MOST_HEADER]), sender, self.phase, self.version)
+            if end is None or end > len(rest):
                 break
-            instance = decode(whole[:end], sender, self.phase, self.version)
-            self.rest[sender] = whole[end:]
+            whole = bytes(rest[:end])
+            instance = decode(whole, sender, self.phase, self.version)
+            del rest[:end]
             self._learn(instance)
-            yield Heard(instance, whole[:end], self.version)
+            yield Heard(instance, whole, self.version)
 
     def _hear_answer(self, sender: Sender) -> bool:
         """Take the single byte that answers a request for encryption; say whether more must arrive first."""
         if sender is Sender.FRONTEND or not self._asked:
             return False
-        answer = self.rest[sender][:1]
+        answer = bytes(self.rest[sender][:1])
         if answer and answer in ANSWERS[self._asked]:
             self.answers += answer
-            self.rest[sender] = self.rest[sender][1:]
+            del self.rest[sender][:1]
             self._asked = ""
             return self._hear_answer(sender)
         return answer == b""

@@ -85,6 +85,8 @@ class Configuration:
                 continue
             # A Sync that ends the skipping has nothing left to do that could fail.
             self.is_skipping, self.has_failed = False, self.is_skipping
+            if self.is_series and request.kind in ENDS_A_CYCLE - {"Sync"}:
+                self.facts.continue_series()
             self.is_series = request.kind not in ENDS_A_CYCLE and (self.is_series or REPLY[request.kind] != Done())
             self.request, self.rest = request, REPLY[request.kind]
             self.facts.begin(request)

@@ -89,11 +89,18 @@ class Facts:
     portals: dict[bytes, Portal] = field(default_factory=dict)
     status: bytes = b"I"
     statuses: frozenset[bytes] = frozenset((b"I",))
+    is_in_series: bool = False
+    """A Query or FunctionCall came in place of a Sync: some versions say T behind it, for the series' transaction."""
     result: Result = field(default_factory=Result)
 
     def fork(self) -> Facts:
         """Return the same facts, to go on independently."""
         return replace(self, statements=dict(self.statements), portals=dict(self.portals), result=replace(self.result))
+
+    def continue_series(self) -> None:
+        """Learn that a request that ends a cycle comes behind extended messages without their Sync."""
+        self.is_in_series = True
+        self.statuses |= {b"T"} if b"I" in self.statuses else set()
 
     def begin(self, request: Request) -> None:
         """Learn that it is the turn of this request."""
@@ -202,6 +209,7 @@ class Facts:
         if status not in self.statuses:
             expected = " or ".join(sorted(shown(one) for one in self.statuses))
             yield "transaction-status", f"status {shown(status)} where it must be {expected}"
-        self.status, self.statuses = status, frozenset((status,))
+        self.is_in_series &= status == b"T"
+        self.status, self.statuses = status, frozenset((status, b"I") if self.is_in_series else (status,))
         if status == b"I":
             self.portals.clear()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from spec.codec import Instance
-from spec.conversation import ASYNCHRONOUS, REPLY, RULE, Rule
+from spec.conversation import ASYNCHRONOUS, ENDS_A_CYCLE, REPLY, RULE, Rule
 from spec.messages import AUTHENTICATION_REQUESTS, LATEST, Sender, Version
 from spec.queue import Configuration, Requests, merged
 from spec.results import Fault
@@ -140,6 +140,11 @@ class Judge:
         return self._readings[0].request if self._is_started else None
 
     @property
+    def is_over(self) -> bool:
+        """Whether the backend can say nothing more."""
+        return self._is_over
+
+    @property
     def readings(self) -> tuple[Configuration, ...]:
         """Every reading of the conversation that is possible at the moment."""
         return tuple(self._readings)
@@ -167,7 +172,8 @@ class Judge:
             self._frontend_ended = True
             return ()
         owed, self._is_over = self.owed, True
-        is_asked_to = self._is_terminated and not owed
+        is_waited_for = ENDS_A_CYCLE.intersection(owed) and not self._readings[0].is_copying
+        is_asked_to = self._is_terminated and not is_waited_for
         is_no_session = self._start.is_cancelling or self._start.message is None
         if self._has_said_why or self._frontend_ended or is_asked_to or is_no_session:
             return ()

@@ -3,7 +3,8 @@
 Hypothesis profiles, chosen by HYPOTHESIS_PROFILE or pytest's --hypothesis-profile:
 - `dev`, the default: quick, new random examples in every run, failures are remembered in .hypothesis;
 - `ci`, where CI is set: more examples, the same ones in every run, so that a red run can be had again;
-- `campaign`: very many new examples, for `tox run -e campaign` overnight.
+- `soak`: as many new examples as PGPOOLER_SOAK_EXAMPLES says (20,000), for `tox run -e soak` overnight;
+- `mutation`: as many as `dev`, the same ones in every run, and no search for a smaller one, for `tox run -e mutation`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 
 import pgpooler
 from pgpooler.implementation import description
@@ -23,7 +24,17 @@ IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 # A deadline per example would be an assertion about absolute time: none.
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True, database=None, print_blob=True)
-settings.register_profile("campaign", max_examples=20_000, deadline=None, print_blob=True)
+SOAK_EXAMPLES = int(os.environ.get("PGPOOLER_SOAK_EXAMPLES", "20000"))
+settings.register_profile("soak", max_examples=SOAK_EXAMPLES, deadline=None, print_blob=True)
+settings.register_profile(
+    "mutation",
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if IN_CI else "dev"))
 
 

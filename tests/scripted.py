@@ -32,7 +32,7 @@ Running = Generator[str, Message, None]
 READ, WAIT = "read", "wait"
 NOBODY = "c"  # a token that says nothing about who asks
 APPLICATION = re.compile(r"'application_name', E'([^']*)'")
-STATEMENTS = re.compile(r"\||; (?=SELECT|SET|RESET|UNLISTEN|DISCARD|CLOSE|DEALLOCATE)")
+STATEMENTS = re.compile(r"; ?(?=(?:[^']*'[^']*')*[^']*$)")  # a semicolon outside of quotes
 QUESTIONS = {  # what a question about the session's state speaks of -> the kind of state
     "pg_my_temp_schema": "temporary",
     "pg_listening_channels": "listening",
@@ -57,6 +57,10 @@ WHOSE_STATE = re.compile(r"row|set|show|begin|insert|slow|copyin|copyout|fatal|c
 
 def frame(kind: str, body: bytes = b"") -> bytes:
     return kind.encode() + pack("!i", len(body) + 4) + body
+
+
+COLUMN = b"token\0" + pack("!ihihih", 0, 0, 25, -1, -1, 0)
+DESCRIPTION = frame("T", pack("!h", 1) + COLUMN)
 
 
 def cut(stream: bytearray) -> Iterator[Message]:
@@ -147,6 +151,7 @@ class PostgreSQL:
         self.let_go = False  # slow statements do not wait
         self.left = False  # its client's side is closed, which it notices when it reads
         self.user = ""
+        self.simple = True  # it runs a Query, not an Execute
         self.state: set[str] = set()  # of QUESTIONS: what clients have left in the session
         self.undone: set[str] = set()  # the state to which a ROLLBACK goes back
         self.questions = 0
@@ -302,11 +307,14 @@ class PostgreSQL:
         if kind == "Q":
             self.prepared.pop(b"", None)
             text = body[:-1].decode()
-            for statement in STATEMENTS.split(text):
+            self.simple = True
+            for statement in STATEMENTS.split(text) if text != ";" else (text,):
                 yield from self._execute(statement)
             self._ready()
         elif kind == "P":
-            name, text, _ = body.split(b"\0", 2)
+            name, text, types = body.split(b"\0", 2)
+            if len(types) < 2 or len(types) != 2 + 4 * unpack_from("!h", types)[0]:
+                self.cluster.complaints.append(f"server {self.number} got a malformed Parse")
             if text.startswith((b"bad", b"pgpooler_refuses")):
                 raise Failure("42601", f"syntax error: {text.decode()}")
             self.prepared[name] = text.decode()
@@ -318,11 +326,12 @@ class PostgreSQL:
             self.portals[portal] = self.prepared[name]
             self.say(frame("2"))
         elif kind == "D":
-            self.say(frame("n"))
+            self._answer_describe(body)
         elif kind == "E":
             portal = body.split(b"\0", 1)[0]
             if portal not in self.portals:
                 raise Failure("34000", "portal does not exist")
+            self.simple = False
             yield from self._execute(self.portals[portal])
         elif kind == "C":
             self.say(frame("3"))
@@ -348,7 +357,7 @@ class PostgreSQL:
                 self._claim(found[1])
             if "'broken'" in text:
                 raise Failure("42704", 'unrecognized configuration parameter "broken"')
-            self.say(frame("T", pack("!h", 0)) + frame("D", pack("!h", 0)) + frame("C", b"SELECT 1\0"))
+            self.say(frame("T", pack("!h", 1) + COLUMN) + self.row(b"set") + frame("C", b"SELECT 1\0"))
         elif text.startswith("SELECT EXISTS"):
             self._answer_question(text)
         elif text == "DISCARD ALL":
@@ -378,6 +387,21 @@ class PostgreSQL:
                 raise Failure("25P02", "current transaction is aborted")
             yield from self._statement(word, *rest)
 
+    def _answer_describe(self, body: bytes) -> None:
+        """Describe a statement or a portal."""
+        known, code = (self.prepared, "26000") if body[:1] == b"S" else (self.portals, "34000")
+        text = known.get(body[1:-1])
+        if text is None:
+            raise Failure(code, "what is to be described does not exist")
+        if body[:1] == b"S":
+            self.say(frame("t", pack("!h", 0)))
+        self.say(DESCRIPTION if text.split(" ")[0] in ("row", "show", "slow", "SELECT") else frame("n"))
+
+    def _describe(self) -> None:
+        """Say what the rows are like, which Execute never does."""
+        if self.simple:
+            self.say(DESCRIPTION)
+
     def _sql(self, word: str, token: str) -> None:
         """Run one of the statements of real SQL."""
         word = word.strip()
@@ -389,7 +413,8 @@ class PostgreSQL:
                 word = "ROLLBACK"
             self.status = "I"
         elif word == "SELECT":
-            self.say(frame("T", pack("!h", 1) + b"token\0" + bytes(18)) + self.row(f"{token}:".encode()))
+            self._describe()
+            self.say(self.row(f"{token}:".encode()))
             word = "SELECT 1"
         elif word == "BEGIN":
             self.undone = set(self.state)
@@ -411,7 +436,8 @@ class PostgreSQL:
         asked = sorted((text.index(sign), kind) for sign, kind in QUESTIONS.items() if sign in text)
         values = [b"t" if kind in self.state else b"f" for _, kind in asked]
         columns = b"".join(pack("!i", 1) + value for value in values)
-        self.say(frame("T", pack("!h", 0)) + frame("D", pack("!h", len(values)) + columns) + frame("C", b"SELECT 1\0"))
+        self.say(frame("T", pack("!h", len(values)) + COLUMN * len(values)))
+        self.say(frame("D", pack("!h", len(values)) + columns) + frame("C", b"SELECT 1\0"))
 
     def _discard(self) -> None:
         if self.status != "I":
@@ -440,7 +466,7 @@ class PostgreSQL:
                 if self.interrupted:
                     raise Failure("57014", "canceling statement due to user request")
             value = self.mark if word == "show" else token
-            self.say(frame("T", pack("!h", 1) + b"token\0" + bytes(18)))
+            self._describe()
             for _ in range(int(count)):
                 self.say(self.row(f"{value}:".encode() + b"x" * int(size)))
             tag = f"SELECT {count}"

@@ -116,6 +116,8 @@ class Cleaning:
             return "its client left in the middle of a COPY"
         if owed.open_batch:
             return "its client left without the Sync that ends its requests"
+        if owed.unsynced:
+            return "its client sent a Query in place of a Sync, which not every server survives"
         if self._server.lease.session_state.left & evidence.LOADED:
             return "a library was loaded into it, which nothing undoes"
         return owed.doubt or self._server.tainted

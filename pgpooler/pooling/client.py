@@ -132,7 +132,7 @@ class ClientSession(Session):
         if not kind:
             return
         check_request(kind, framer.length)
-        if kind in TEXTS and framer.length <= LONGEST_READ and not framer.head(framer.length):
+        if kind in TEXTS and framer.length <= LONGEST_READ and not framer.take(LONGEST_READ):
             return  # a short text is looked at whole, and half of it needs no server
         if kind == codes.TERMINATE:
             self.depart(now)

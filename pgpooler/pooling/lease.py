@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError
 from pgpooler.pooling.blocks import BlockGuard
+from pgpooler.pooling.owed import EXTENDED
 from pgpooler.pooling.session_state import FORGET, PASS, WAIT, SessionState
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import REPLIES, REPLIES_AND_TAGS, REQUESTS, TAKEN_LIMIT, VOID, check_request
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
     from pgpooler.pooling.server import ServerSession
 
-OURS = (ServerState.REFUSING, ServerState.ASKING)
+OURS = (ServerState.STARTING, ServerState.REFUSING, ServerState.ASKING)
 """States in which the server of a client runs a statement of our own."""
 
 
@@ -30,8 +31,10 @@ class Lease:
         "_blocks",
         "_replacements",
         "_server",
+        "_unflushed",
         "_watched",
         "busy_since",
+        "flush_due",
         "overdue",
         "session_state",
         "transaction_since",
@@ -45,6 +48,8 @@ class Lease:
         self.session_state = SessionState(server)
         self.busy_since = 0.0  # when the request was sent, or its turn came, that the server works on
         self.transaction_since = 0.0  # when the transaction began, if one is open or under way
+        self._unflushed = False  # extended messages were sent, and no Flush behind them
+        self.flush_due = False  # a Flush was sent behind extended messages, and nothing has come since
         self.overdue = False  # what the server works on took longer than query_timeout and is being canceled
 
     def begin(self, client: ClientSession) -> None:
@@ -58,7 +63,7 @@ class Lease:
         """The client is gone, or has given the connection back."""
         self._blocks = None
         self._replacements.clear()
-        self.overdue = False
+        self.overdue = self.flush_due = self._unflushed = False
         self.session_state.end()
 
     # -- requests ------------------------------------------------------------------------------------------------------
@@ -85,6 +90,10 @@ class Lease:
                 if fate in (WAIT, FORGET):
                     return False
                 server.owed.sent(kind)
+                if kind == codes.FLUSH:
+                    self.flush_due, self._unflushed = self._unflushed and not server.owed.skipping, False
+                elif kind in EXTENDED:
+                    self._unflushed = True
                 if fate == PASS:
                     framer.pass_on()
                 else:
@@ -193,6 +202,7 @@ class Lease:
         server = self._server
         framer, client = server.framer, server.client
         if framer.position > framer.mark and client is not None:
+            self.flush_due = False
             if self._blocks is not None:
                 self._blocks.let_go()
             if not client.port.write(framer.buffer, framer.mark, framer.position):

@@ -39,7 +39,7 @@ END_OF_COPY = COPY_DONE  # one entry for either
 class Owed:
     """What one server still owes.  `requests` is the queue; the rest are facts about COPY, errors and doubt."""
 
-    __slots__ = ("copy_in", "doubt", "requests", "skipping", "swallowed")
+    __slots__ = ("copy_in", "doubt", "requests", "skipping", "swallowed", "unsynced")
 
     def __init__(self) -> None:
         self.requests: deque[int] = deque()
@@ -47,6 +47,7 @@ class Owed:
         self.swallowed = 0  # Syncs that the open COPY has eaten, or will
         self.skipping = False  # the server skips to a Sync that has not been sent yet
         self.doubt = ""  # why nobody can say what the server still owes
+        self.unsynced = False  # a Query or FunctionCall came in place of a Sync: PostgreSQL 18 may fail the next one
 
     def __repr__(self) -> str:
         facts = [name for name in ("copy_in", "skipping", "doubt") if getattr(self, name)]
@@ -91,6 +92,7 @@ class Owed:
                 self.doubt = "a request was sent into an open COPY"
             if not self.skipping:
                 if kind in SINGLE:
+                    self.unsynced |= bool(requests) and requests[-1] == BATCH
                     requests.append(kind)
                 elif not requests or requests[-1] != BATCH:
                     requests.append(BATCH)

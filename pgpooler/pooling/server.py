@@ -16,8 +16,10 @@ from pgpooler.pooling.server_login import ServerLogin
 from pgpooler.pooling.session_state import NONE
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import (
+    ASYNCHRONOUS,
     REPLIES,
     REPLIES_AND_ROWS,
+    REPLIES_OUT_OF_TURN,
     SEVERITY_WITHIN,
     TAKEN_LIMIT,
     is_last_error,
@@ -34,6 +36,7 @@ STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parame
 PROBE_TIMEOUT = 10.0
 
 LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED, REFUSING, ASKING = ServerState
+WATCHED = {ASKING: REPLIES_AND_ROWS, IDLE: REPLIES_OUT_OF_TURN}  # what is looked at of what is for us; else REPLIES
 
 
 class ServerSession(Session):
@@ -103,7 +106,7 @@ class ServerSession(Session):
 
     @property
     def mid_message(self) -> bool:
-        """A message has been passed on to the client in part."""
+        """A message has been passed on, or dropped, in part."""
         return self.framer.passing > 0
 
     @property
@@ -142,17 +145,20 @@ class ServerSession(Session):
     # -- lease ---------------------------------------------------------------------------------------------------------
 
     def lend(self, client: ClientSession, now: float) -> None:
-        """Belong to this client from now on: first with its parameters set, then its bytes are relayed."""
+        """Belong to this client from now on: first with its parameters set, then its bytes are relayed.
+
+        What the server has begun to say by itself is not for the client: the rest is dropped, in front of an answer.
+        """
         self.client = client
         self.lease.begin(client)
         client.server = self
-        if self.settings == client.settings:
+        if self.settings == client.settings and not self.mid_message:
             self.state = ACTIVE
             client.granted(now)
         else:
             undo = "" if self.settings == "" else "RESET ALL"
             self.settings = None
-            self.prepare("; ".join(statement for statement in (undo, client.settings) if statement), now)
+            self.prepare("; ".join(statement for statement in (undo, client.settings) if statement) or ";", now)
 
     def prepare(self, statement: str, now: float) -> None:
         """Run a statement of ours before the client may go on."""
@@ -238,9 +244,11 @@ class ServerSession(Session):
         """Drop everything: it is meant for us, or for a client that is gone."""
         framer = self.framer
         state = self.state
-        watched = REPLIES_AND_ROWS if state == ASKING else REPLIES
+        watched = WATCHED.get(state, REPLIES)
         while self.state == state:
             kind = framer.run(watched)
+            if state == IDLE and kind and kind not in ASYNCHRONOUS:
+                raise ProtocolViolation(f"the server sent a message of type {chr(kind)!r} though it was asked nothing")
             if kind == codes.ERROR_RESPONSE:
                 if not framer.take(TAKEN_LIMIT):
                     break
@@ -258,8 +266,6 @@ class ServerSession(Session):
             elif state == IDLE and self.farewell:
                 # Only here: a session that was in use holds its locks until the server has closed the socket.
                 self.close(f"the server ends the connection ({self.error.message if self.error else ''})", now)
-            elif state == IDLE and not self.releasable:
-                self.close(f"the server began something that nobody asked for ({self.owed.doubt})", now)
         framer.passed()
 
     def note(self, kind: int) -> bool:
@@ -405,7 +411,7 @@ class ServerSession(Session):
         client, self.client = self.client, None
         self.until = 0.0
         self.service.deadlines.forget(self)
-        if state != ACTIVE and not self._doom() and not self.port.queue:
+        if state not in (ACTIVE, LOGIN) and not self._doom() and not self.port.queue:
             self.port.write_all(messages.TERMINATE)
         self.lease.end()
         self.cleaning = None  # a cancel request that ends later has nothing to follow it up

@@ -128,7 +128,7 @@ class SessionState:
         """Look at the text of a Query, unless it is too long to be looked at."""
         bits = UNREAD
         if framer.length <= evidence.LONGEST_READ:
-            if not framer.head(framer.length):
+            if not framer.take(evidence.LONGEST_READ):
                 return WAIT
             bits = self._texts.look(bytes(framer.buffer[framer.body_start : framer.body_stop - 1]))
         self.unnamed = NONE
@@ -138,7 +138,7 @@ class SessionState:
         """Look at the name and the text of a Parse; one that is too long to be looked at has its name all the same."""
         bits = UNREAD
         read = framer.length <= evidence.LONGEST_READ
-        if not framer.head(framer.length if read else 1):
+        if not (framer.take(evidence.LONGEST_READ) if read else framer.head(1)):
             return WAIT
         named = framer.body_stop > framer.body_start and framer.buffer[framer.body_start] != 0
         if named and self.unnamed == STRANGE:

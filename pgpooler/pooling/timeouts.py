@@ -53,8 +53,8 @@ def in_transaction(client: ClientSession, server: ServerSession) -> bool:
 
 
 def waits_for_client(client: ClientSession, server: ServerSession) -> bool:
-    """The server can do nothing before the client sends more."""
-    return client.framer.passing > 0 or server.owed.copy_in or not server.owed.ready_due
+    """The server can do nothing before the client sends more, or nothing that the client would hear of."""
+    return client.framer.passing > 0 or server.owed.copy_in or not (server.owed.ready_due or server.lease.flush_due)
 
 
 # -- what happens ------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def _idle_session(client: ClientSession, timeout: float, now: float) -> float:
     quiet_since, busy = client.last_traffic, client.state == ClientState.WAITING
     if server is not None:
         quiet_since = max(quiet_since, server.last_traffic)
-        busy = busy or (bool(server.owed.requests) and client.framer.passing == 0 and not server.owed.copy_in)
+        busy = busy or (bool(server.owed.requests) and not waits_for_client(client, server))
     if busy or now < quiet_since + timeout:
         return max(quiet_since + timeout, now + 0.1)
     message = f"terminating connection due to idle-session timeout ({timeout:g} s, session_idle_timeout)"

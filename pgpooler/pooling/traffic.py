@@ -29,6 +29,10 @@ _NOTED = (
 REPLIES = watching(bytes(_NOTED), unknown=codes.BACKEND_TYPES)
 REPLIES_AND_TAGS = watching(bytes((*_NOTED, codes.COMMAND_COMPLETE)), unknown=codes.BACKEND_TYPES)
 REPLIES_AND_ROWS = watching(bytes((*_NOTED, codes.DATA_ROW)), unknown=codes.BACKEND_TYPES)
+REPLIES_OUT_OF_TURN = watching(
+    bytes(set(codes.BACKEND_TYPES) - {codes.NOTICE_RESPONSE, codes.NOTIFICATION_RESPONSE}), unknown=codes.BACKEND_TYPES
+)
+ASYNCHRONOUS = (codes.PARAMETER_STATUS, codes.ERROR_RESPONSE)  # of those, what a server may say when it owes nothing
 TAKEN_LIMIT = 1 << 20  # bytes of a reply we must see whole; a server that needs more is not PostgreSQL
 SEVERITY_WITHIN = 64  # bytes of an ErrorResponse in which the untranslated severity stands
 LAST_SEVERITIES = (b"\0VFATAL\0", b"\0VPANIC\0")

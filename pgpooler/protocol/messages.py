@@ -213,14 +213,16 @@ def read_data_row(body: bytes) -> list[bytes | None]:
     position = INT16.size
     try:
         (count,) = INT16.unpack_from(body)
+        least = count
         for _ in range(count):
             (size,) = INT32.unpack_from(body, position)
             position += INT32.size
             values.append(None if size == -1 else body[position : position + size])
             position += max(size, 0)
+            least = min(least, size + 1)
     except struct.error:
-        position = -1
-    if position != len(body):
+        least = -1
+    if least < 0 or position != len(body):
         raise ProtocolViolation("malformed DataRow message")
     return values
 

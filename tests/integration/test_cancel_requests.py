@@ -116,6 +116,7 @@ def test_a_cancel_request_works_when_no_more_clients_are_let_in(
 def test_bytes_behind_a_cancel_request_do_not_matter(
     behind: bytes, under_test: RunningDataPlane, runs: Callable[[Wire, str], None]
 ) -> None:
+    """PgBouncer #1383: Go sends Terminate there."""
     with under_test.wire() as client:
         client.log_in()
         runs(client, LONG)
@@ -185,7 +186,10 @@ def test_a_client_in_the_queue_is_not_reached_by_the_key_of_the_one_it_waits_for
 def test_a_storm_of_cancel_requests_never_hits_the_next_client_of_the_same_server_connection(
     two_servers: TwoServers, data_plane: DataPlaneFactory
 ) -> None:
-    """The connection is not handed on before its last cancel request has ended (W12)."""
+    """The connection is not handed on before its last cancel request has ended (W12).
+
+    PgBouncer #544, Odyssey, pgagroal.
+    """
     under_test = data_plane(two_servers.configuration(routing={"defaults": {"pool_size": 1}}))
     victims = 0
     for _ in range(STORM // 10):

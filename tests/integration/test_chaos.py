@@ -185,6 +185,7 @@ def run_all(under_test: RunningDataPlane) -> list[Client]:
 
 
 def test_no_client_ever_sees_anything_of_another(two_servers: TwoServers, data_plane: DataPlaneFactory) -> None:
+    """PgDog #876, #887, #913, pgagroal #142: after an error the next client read what was left of it."""
     under_test = data_plane(two_servers.configuration(routing={"defaults": {"pool_size": POOL_SIZE}}))
     clients = run_all(under_test)
     assert [client.ended for client in clients] == [0] * CLIENTS
@@ -195,6 +196,7 @@ def test_no_client_ever_sees_anything_of_another(two_servers: TwoServers, data_p
 def test_no_client_ever_sees_anything_of_another_while_servers_are_ended_under_them(
     settings: dict[str, int], two_servers: TwoServers, postgres: PostgresServer, data_plane: DataPlaneFactory
 ) -> None:
+    """PgBouncer #1019, #506, #384: clients waited although there was room."""
     under_test = data_plane(two_servers.configuration(routing={"defaults": {"pool_size": POOL_SIZE, **settings}}))
     over = threading.Event()
     chooser = random.Random(0)

@@ -277,7 +277,10 @@ REQUESTS = {
 def test_a_request_cut_off_at_any_byte_has_no_effect(
     request_name: str, one_connection: RunningDataPlane, postgres: PostgresServer, database: str
 ) -> None:
-    """Half a message never stays on a server that another client gets."""
+    """Half a message never stays on a server that another client gets.
+
+    PgDog #805: half a request was passed on when its client had gone.
+    """
     request = REQUESTS[request_name]
     for count in range(1, len(request)):
         client = one_connection.wire()

@@ -375,6 +375,7 @@ def shape(value: Any) -> Any:
 
 
 def test_an_unknown_user_and_a_wrong_password_look_the_same(pooled: RunningDataPlane) -> None:
+    """PgBouncer #774: who exists could be told from the answer."""
     seen = []
     salts = []
     for user, password in (("postgres", "wrong"), ("postgrex", "wrong"), ("postgrex", "postgres")):

@@ -152,7 +152,10 @@ def assert_nothing_is_found(under_test: RunningDataPlane, database: str, stateme
 def test_the_next_client_finds_nothing_of_what_a_request_left(
     policy: str, mode: str, name: str, start: Start, database: str
 ) -> None:
-    """W5, W19: the first client is still connected, and may come back to find it as little."""
+    """W5, W19: the first client is still connected, and may come back to find it as little.
+
+    PgDog #1341: RESET ALL does not undo SET ROLE.  PgBouncer #452, PgDog #687: a SET came to others.
+    """
     assert_nothing_is_found(start(mode, policy), database, LEFTOVERS[name])
 
 
@@ -200,6 +203,7 @@ def test_with_never_the_next_client_finds_what_a_request_left(name: str, start: 
 def test_a_notification_of_one_client_reaches_no_other(
     policy: str, start: Start, postgres: PostgresServer, database: str
 ) -> None:
+    """PgDog #957, Odyssey #1444."""
     under_test = start("transaction", policy)
     with under_test.wire() as first, under_test.wire() as second:
         first.log_in(database=database)
@@ -231,7 +235,10 @@ def replies(client: Wire, *requests: bytes) -> list[str]:
 def test_a_statement_prepared_in_an_earlier_lease_is_unknown_and_never_the_one_that_another_client_calls_so(
     name: bytes, policy: str, mode: str, start: Start, database: str
 ) -> None:
-    """W20: this is promised as long as prepared statements do not outlive the lease: a clear error, no strange rows."""
+    """W20: this is promised as long as prepared statements do not outlive the lease: a clear error, no strange rows.
+
+    PgBouncer #1038, Odyssey #588, Supavisor #1174.
+    """
     under_test = start(mode, policy)
     with under_test.wire() as one, under_test.wire() as other:
         clients = {"one": one, "other": other}

@@ -175,6 +175,8 @@ def test_both_directions_at_once_do_not_block_each_other(running: Pooler, client
     """A client that writes its whole pipeline before it reads a byte, with a reader beside: as with PostgreSQL itself.
 
     64 requests of one MiB go up while 64 replies of one MiB come down.
+
+    Odyssey #1475, Supavisor #993, pgpool-II #136: both sides wrote, and neither read.
     """
     worker = Worker(running)
     before = worker.memory("VmRSS")

@@ -81,7 +81,10 @@ def test_a_session_byte_by_byte_says_what_a_direct_session_says(
     towards_clients: tuple[str, ...],
     towards_servers: tuple[str, ...],
 ) -> None:
-    """W10; the login, simple and extended queries, COPY and errors, every header split at every byte."""
+    """W10; the login, simple and extended queries, COPY and errors, every header split at every byte.
+
+    PgBouncer #1058, #1446, #1520, PgDog #1228, Supavisor: a message was taken to come in one piece.
+    """
     direct = talk((postgres.host, postgres.port), postgres)
     with FaultProxy((postgres.host, postgres.port), split=towards_servers) as behind:
         backend = {"name": "primary", "host": "127.0.0.1", "port": behind.port}

@@ -206,7 +206,10 @@ def test_a_first_packet_of_impossible_length_is_refused_with_08p01(
 def test_the_beginning_of_a_connection_is_answered_as_postgresql_answers_it(
     case: str, postgresql_18: PostgresServer, in_front: RunningDataPlane
 ) -> None:
-    """W13, CVE-2012-4575, CVE-2015-4054, CVE-2021-3935."""
+    """W13, CVE-2012-4575, CVE-2015-4054, CVE-2021-3935.
+
+    PgBouncer #1459, #1460, PgDog #578: two NegotiateProtocolVersion, a wrong answer to GSSENCRequest.
+    """
     packets = CONVERSATIONS[case]
     theirs = conversation((postgresql_18.host, postgresql_18.port), *packets)
     assert conversation(in_front.address, *packets) == theirs

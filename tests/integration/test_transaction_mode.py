@@ -397,13 +397,18 @@ def test_the_next_client_finds_nothing_of_one_that_vanished_in_any_situation(
 
 
 @pytest.mark.parametrize("name", test_disconnects.REQUESTS)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("mode", "policy"), [*(("transaction", policy) for policy in POLICIES), ("statement", "smart")]
+)
 def test_a_request_cut_off_at_any_byte_has_no_effect(
-    policy: str, name: str, start: Start, postgres: PostgresServer, database: str, observer: Connection
+    mode: str, policy: str, name: str, start: Start, postgres: PostgresServer, database: str, observer: Connection
 ) -> None:
-    """W8: also when a half of it has been given a server connection."""
+    """W8: also when a half of it has been given a server connection.
+
+    PgDog #805: half a request was passed on when its client had gone.
+    """
     observer.execute("CREATE TABLE marks (mark text)")
-    under_test = start(server_reset_query=policy)
+    under_test = start(pool_mode=mode, server_reset_query=policy)
     request = test_disconnects.REQUESTS[name]
     with under_test.wire() as successor:
         successor.log_in(database=database)

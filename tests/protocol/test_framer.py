@@ -254,8 +254,9 @@ def test_a_message_of_exactly_the_length_that_may_be_taken_is_taken() -> None:
     assert framer.run(watching(b"p")) == ord("p")
     assert framer.take(8)
     assert framer.body() == b"body"
-    with pytest.raises(ProtocolViolation, match="invalid message length"):
+    with pytest.raises(ProtocolViolation, match="invalid message length") as refused:
         framer.take(7)
+    assert refused.value.detail == "The message of type 'p' announces 8 bytes."
 
 
 def test_unknown_types_can_be_watched() -> None:

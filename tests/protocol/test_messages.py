@@ -204,6 +204,8 @@ def values(instance: Instance) -> Any:
             return messages.decode_text(fields["parameter"]), messages.decode_text(fields["setting"])
         case "ReadyForQuery":
             return fields["status"][0]
+        case "DataRow":
+            return list(fields["values"])
     raise AssertionError(instance.name)
 
 
@@ -213,6 +215,7 @@ READERS: dict[str, tuple[Callable[[bytes], Any], Phase]] = {
     "BackendKeyData": (messages.read_backend_key_data, Phase.SESSION),
     "ParameterStatus": (messages.read_parameter_status, Phase.SESSION),
     "ReadyForQuery": (messages.read_ready_for_query, Phase.SESSION),
+    "DataRow": (messages.read_data_row, Phase.SESSION),
 }
 
 every_reader = pytest.mark.parametrize("name", READERS)

@@ -7,6 +7,7 @@ gets is compared with what a server of its own would have answered to the same b
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -17,6 +18,8 @@ from pgpooler.pooling.client import ClientSession
 from pgpooler.pooling.pool import Pool
 from pgpooler.pooling.states import ClientState
 from pgpooler.protocol import messages
+from spec.messages import Sender
+from spec.pooling import Said, Side
 from tests.memory import World, configure
 from tests.scripted import (
     COPY_DONE,
@@ -35,6 +38,7 @@ from tests.scripted import (
     frame,
     query,
 )
+from tests.two_sides import TwoSides
 
 MOST_CLIENTS = 7
 STATEMENTS = (
@@ -50,9 +54,9 @@ STATEMENTS = (
     "fail {}",
     "slow {}",
     "copyout {} 3 20",
-    "row {}|fail {}|row {}",
+    "row {};fail {};row {}",
     "copyin {}",
-    "copyin {}|row {}|copyin {}",
+    "copyin {};row {};copyin {}",
     "",
     "SELECT '{}'",
     "LISTEN {}",
@@ -65,7 +69,7 @@ OTHERS = (
     COPY_DONE,  # outside COPY it means nothing
     COPY_FAIL,
     frame("P", b"\0bad\0\0\0"),
-    frame("F", bytes(8)),
+    frame("F", bytes(10)),
     frame("C", b"S\0"),
     frame("D", b"S\0"),
 )
@@ -80,11 +84,11 @@ def requests(draw: st.DrawFn, token: str) -> bytes:
     if style == "simple":
         return query(statement)
     if style == "extended":
-        return extended(statement.split("|")[0])
+        return extended(statement.split(";")[0])
     if style == "batch":
-        return extended("insert " + token, sync=False) + extended(statement.split("|")[0])
+        return extended("insert " + token, sync=False) + extended(statement.split(";")[0])
     if style == "open batch":
-        return extended(statement.split("|")[0], sync=False)
+        return extended(statement.split(";")[0], sync=False)
     if style == "copy":
         text = f"copyin {token}"
         asking = draw(st.sampled_from((query(text), extended(text), extended(text, sync=False))))
@@ -135,6 +139,8 @@ class SessionMode(RuleBasedStateMachine):
         self.world.server_capacity = server_capacity
         self.cluster = Cluster()
         self.cluster.attach(self.world)
+        self.patch = pytest.MonkeyPatch()
+        self.sides = TwoSides(self.world, self.patch)
         self.clients: list[Client] = []
         self.rests: dict[Client, bytes] = {}  # the second half of a message whose first half was sent
         self.disturbed: set[Client] = set()  # a cancel request may have changed their answers
@@ -290,12 +296,22 @@ class SessionMode(RuleBasedStateMachine):
         """`finely`: only one step was made since the last look."""
         self.world.check_limits()
         assert not self.cluster.complaints, self.cluster.complaints
+        self.the_specification_is_kept()
         if finely or self.mode is PoolMode.SESSION:
             self.nobody_is_overtaken()
         disturbed = {client.session for client in self.disturbed}  # a canceled request gives up its place
         self.before = {
             pool: [client for client in pool.waiters if client not in disturbed] for pool in self.world.pools
         }
+
+    def the_specification_is_kept(self) -> None:
+        """Both sides are judged by `spec.pooling`, but for what clients do wrong themselves."""
+        broken = [
+            (event, violation)
+            for event, violation in self.sides.violations
+            if not (isinstance(event, Said) and event.side is Side.CLIENT and violation.sender is Sender.FRONTEND)
+        ]
+        assert not broken, (broken[0][1].rule.name, broken[0][1].message, self.sides.history(broken[0][0])[-12:])
 
     @invariant()
     def nobody_sees_what_is_not_theirs(self) -> None:
@@ -316,6 +332,12 @@ class SessionMode(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
+        try:
+            self.let_everybody_go()
+        finally:
+            self.patch.undo()
+
+    def let_everybody_go(self) -> None:
         world = self.world
         world.hold_opens = world.hold_cancels = False
         world.chunk = 1 << 16
@@ -343,7 +365,8 @@ class SessionMode(RuleBasedStateMachine):
 
     def differs_by_mode(self, client: Client) -> bool:
         """It asked for what a server of its own answers in another way."""
-        asked = {PoolMode.SESSION: (), PoolMode.TRANSACTION: (b"show",), PoolMode.STATEMENT: (b"show", b"begin")}
+        of_leases = (b"show", frame("D", b"S\0"))  # what an earlier request has left in the session
+        asked = {PoolMode.SESSION: (), PoolMode.TRANSACTION: of_leases, PoolMode.STATEMENT: (*of_leases, b"begin")}
         return any(word in client.said for word in asked[self.mode])
 
     def everybody_who_waits_gets_a_turn(self) -> None:

@@ -9,7 +9,7 @@ from pgpooler.pooling.cleaning import KEEPING_PLANS
 from pgpooler.pooling.states import ClientState, ServerState
 from tests.memory import configure
 from tests.protocol.test_transaction_mode import LONG, Transactions, idle
-from tests.scripted import SYNC, Client, extended, frame, query
+from tests.scripted import SYNC, Client, PostgreSQL, extended, frame, query
 
 QUESTIONS = KEEPING_PLANS.split("; ")
 
@@ -26,6 +26,18 @@ def plain(setting: Transactions) -> Client:
 def smart(**settings: object) -> tuple[Transactions, Client, Client]:
     setting = Transactions(**{"server_reset_query": "smart", "pool_size": 2, "max_pinned": 1, **settings})
     return setting, plain(setting), plain(setting)
+
+
+def until_asked(setting: Transactions, client: Client) -> PostgreSQL:
+    """Let the client LISTEN, up to the moment at which its server is being asked what is in its session."""
+    process = setting.process
+    client.say(query("LISTEN c1"))
+    while client.kinds != "CZ":
+        client.port.step_read()
+        process.port.step_far()
+        process.port.step_read()
+        client.port.step_far()
+    return process
 
 
 def asked(setting: Transactions) -> int:
@@ -89,6 +101,16 @@ def test_a_changed_parameter_is_evidence() -> None:
     assert setting.process.statements[-len(QUESTIONS) :] == QUESTIONS
 
 
+def test_the_tag_of_a_set_says_nothing_where_every_text_was_read() -> None:
+    """SET LOCAL has it, too."""
+    setting, one, _ = smart(pool_size=1)
+    setting.ask(one, "BEGIN")
+    setting.process.say(frame("C", b"SET\0"))
+    setting.world.settle()
+    setting.ask(one, "COMMIT")
+    assert setting.process.statements == ["BEGIN", "COMMIT"]
+
+
 def test_a_library_that_was_loaded_ends_the_server_connection() -> None:
     setting, one, other = smart(pool_size=1, on_session_state=SessionStatePolicy.ALLOW)
     setting.ask(one, "BEGIN")
@@ -137,6 +159,14 @@ def test_what_outlives_the_transaction_pins_the_lease(mode: PoolMode, text: str,
         assert all(process.state == set() for process in setting.cluster.alive)
 
 
+def test_what_was_not_read_takes_its_place_among_the_pinned_when_the_server_has_confirmed_it() -> None:
+    setting, one, other = smart(max_pinned=1)
+    setting.ask(one, "LISTEN {}" + LONG)
+    assert [server.client for server in setting.world.pool.pinned] == [one.session]
+    setting.ask(other, "LISTEN {}" + LONG)
+    assert other.sqlstates == ["53300"], "there is no place left"
+
+
 def test_reasons_are_told_in_words() -> None:
     setting, one, _ = smart()
     setting.ask(one, "LISTEN {}")
@@ -168,7 +198,8 @@ def test_the_pin_ends_with_what_it_was_for() -> None:
     assert len(setting.world.pool.pinned) == 1
     before = asked(setting)
     setting.ask(one, "SELECT '{}'")
-    assert asked(setting) == before, "nothing has changed, so nothing is asked"
+    setting.ask(one, "SET x TO '{}'")
+    assert asked(setting) == before, "nothing has changed that pins, so nothing is asked"
     setting.ask(one, "UNLISTEN *")
     assert idle(one)
     assert not setting.world.pool.pinned
@@ -182,16 +213,21 @@ def test_a_prepared_listen_pins_again_when_it_runs_again() -> None:
     assert idle(one)
 
 
+def test_what_a_prepared_statement_leaves_when_it_runs_again_pins_too() -> None:
+    """Its text was seen, and the server asked, before it ran; its tag says nothing of a temporary table."""
+    setting, one, _ = smart()
+    setting.ask(one, "LISTEN {}")
+    setting.say(one, frame("P", b"s\0CREATE TEMP TABLE c1\0\0\0") + SYNC)
+    setting.say(one, frame("B", b"\0s\0" + bytes(6)) + frame("E", b"\0" + bytes(4)) + SYNC)
+    setting.ask(one, "UNLISTEN *")
+    assert not idle(one)
+    assert len(setting.world.pool.pinned) == 1
+
+
 def test_nothing_slips_in_while_the_server_is_asked() -> None:
     """The next request comes before the answer: it is held, and served by the same server connection."""
     setting, one, other = smart(pool_size=1, max_pinned=1)
-    process = setting.process
-    one.say(query("LISTEN c1"))
-    while one.kinds != "CZ":
-        one.port.step_read()
-        process.port.step_far()
-        process.port.step_read()
-        one.port.step_far()
+    process = until_asked(setting, one)
     assert process.port.session.state == ServerState.ASKING  # type: ignore[union-attr]
     one.say(query("SELECT 'c1'") + extended("SELECT 'c1'"))
     other.ask("SELECT 'c2'")
@@ -208,13 +244,7 @@ def test_nothing_slips_in_while_the_server_is_asked() -> None:
 @pytest.mark.parametrize("how", [Client.terminate, Client.leave, Client.break_off])
 def test_a_client_may_leave_while_the_server_is_asked(how) -> None:  # type: ignore[no-untyped-def]
     setting, one, other = smart(pool_size=1, max_pinned=1)
-    process = setting.process
-    one.say(query("LISTEN c1"))
-    while one.kinds != "CZ":
-        one.port.step_read()
-        process.port.step_far()
-        process.port.step_read()
-        one.port.step_far()
+    process = until_asked(setting, one)
     how(one)
     setting.world.settle()
     setting.ask(other, "SELECT '{}'")
@@ -225,13 +255,7 @@ def test_a_client_may_leave_while_the_server_is_asked(how) -> None:  # type: ign
 
 def test_a_cancel_does_not_reach_the_question() -> None:
     setting, one, _ = smart(pool_size=1, max_pinned=1)
-    process = setting.process
-    one.say(query("LISTEN c1"))
-    while one.kinds != "CZ":
-        one.port.step_read()
-        process.port.step_far()
-        process.port.step_read()
-        one.port.step_far()
+    until_asked(setting, one)
     setting.cancel(one)
     assert not setting.cluster.canceled
 
@@ -284,7 +308,7 @@ def test_who_is_pinned_beyond_max_pinned_without_a_word_in_the_text_is_ended() -
         (query("SELECT 'c1'") + query("LISTEN c1") + query("SELECT 'c1'"), "TDCZEZTDCZ"),
         (query("BEGIN") + query("LISTEN c1") + query("SELECT 'c1'") + query("COMMIT"), "CZEZEZCZ"),
         (extended("LISTEN c1"), "EZ"),
-        (extended("SELECT 'c1'", sync=False) + extended("LISTEN c1", sync=False) + extended("SELECT 'c1'"), "12TDCEZ"),
+        (extended("SELECT 'c1'", sync=False) + extended("LISTEN c1", sync=False) + extended("SELECT 'c1'"), "12DCEZ"),
         (extended("bad", sync=False) + extended("LISTEN c1") + query("SELECT 'c1'"), "EZTDCZ"),
     ],
 )
@@ -298,6 +322,7 @@ def test_with_on_session_state_error_the_server_refuses_for_us(said: bytes, kind
     refused = [failure for failure in one.errors if failure.sqlstate == "0A000"]
     assert len(refused) == (0 if b"bad" in said else 1)
     assert not any("pgpooler_refuses" in failure.message for failure in one.errors)
+    assert setting.cluster.complaints == []
     assert all(process.state == set() for process in setting.cluster.alive)
     assert idle(one)
     setting.ask(other, "SELECT '{}'")
@@ -336,10 +361,10 @@ BIND = extended("", sync=False)[9:]  # of the unnamed statement, and Execute
     [
         (BIND + SYNC, "EZ"),
         (SYNC + BIND + SYNC, "ZEZ"),
-        (frame("D", b"S\0") + BIND + SYNC, "nEZ"),
+        (frame("D", b"S\0") + BIND + SYNC, "EZ"),
         (frame("C", b"S\0") + BIND + SYNC, "3EZ"),
         (frame("P", b"named\0SELECT 'c2'\0\0\0") + BIND + SYNC, "1EZ"),
-        (extended("SELECT 'c2'", sync=False) + BIND + SYNC, "12TDC2TDCZ"),
+        (extended("SELECT 'c2'", sync=False) + BIND + SYNC, "12DC2DCZ"),
         (query("SELECT 'c2'") + BIND + SYNC, "TDCZEZ"),
     ],
 )
@@ -360,6 +385,16 @@ def test_nobody_binds_the_unnamed_statement_of_another_client(
     assert idle(other)
     setting.ask(one, "SELECT '{}'")
     assert one.rows == ["c1"] * 2
+
+
+def test_a_block_behind_a_forgotten_statement_is_refused_like_any_other() -> None:
+    """The request was held, and is so no longer: the client is not taken for one that has sent too much."""
+    setting, one, other = smart(pool_size=1, pool_mode=PoolMode.STATEMENT)
+    setting.say(one, extended("SELECT 'c1'"))
+    setting.say(other, extended("BEGIN", name="s"))
+    assert other.sqlstates == ["0A000"]
+    assert other.kinds.endswith("EZ")
+    assert idle(other)
 
 
 def test_who_parses_first_costs_no_round_trip() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pgpooler.config.model import AuthMethod, Backend, PoolMode, ResetPolicy, Rule
+from pgpooler.pooling.evidence import LONGEST_READ
 from pgpooler.pooling.pool import REMEMBERED_SETTINGS
 from pgpooler.pooling.states import ClientState
 from pgpooler.protocol import messages
@@ -78,13 +79,13 @@ def holding(setting: Transactions) -> int:
     ("said", "kinds"),
     [
         (query("row {}"), "TDCZ"),
-        (query("begin {}|row {}|commit {}"), "CTDCCZ"),
+        (query("begin {};row {};commit {}"), "CTDCCZ"),
         (query("row {}") * 3, "TDCZTDCZTDCZ"),
         (query("begin {}") + query("insert {}") + query("commit {}"), "CZCZCZ"),
-        (extended("row {}"), "12TDCZ"),
+        (extended("row {}"), "12DCZ"),
         (extended("begin {}", sync=False) + extended("insert {}") + extended("commit {}"), "12C12CZ12CZ"),
         (SYNC * 3, "ZZZ"),
-        (extended("row {}", sync=False) + FLUSH + SYNC, "12TDCZ"),
+        (extended("row {}", sync=False) + FLUSH + SYNC, "12DCZ"),
         (query("fail {}"), "EZ"),
         (extended("fail {}", sync=False) + extended("row {}"), "12EZ"),
         (query("copyin {}") + copy_data("{}") + COPY_DONE, "GCZ"),
@@ -139,6 +140,19 @@ def test_a_lease_lasts_while_anything_is_open(open_end: bytes) -> None:
     assert not setting.cluster.complaints
 
 
+@pytest.mark.parametrize("single", [query("row c1"), frame("F", bytes(10))])
+def test_nobody_else_gets_a_server_on_which_a_query_came_in_place_of_a_sync(single: bytes) -> None:
+    """PostgreSQL 18 may then fail the next request with XX000, whoever sends it."""
+    setting = Transactions()
+    one, other = setting.clients(2)
+    setting.say(one, extended("row c1", sync=False) + single)
+    assert one.kinds.endswith("Z")
+    assert idle(one)
+    assert setting.cluster.alive == []
+    setting.ask(other, "row {}")
+    assert other.rows == [other.token]
+
+
 @pytest.mark.parametrize("length", [4, 5, 9, -1])
 @pytest.mark.parametrize("before", [b"", query("row c1")])
 @pytest.mark.parametrize("request_", [query("row c1"), extended("row c1")[:15]])
@@ -180,6 +194,25 @@ def test_half_a_header_asks_for_no_server() -> None:
     assert idle(client)
     setting.say(client, query("row c1")[4:])
     assert client.kinds == "TDCZ"
+
+
+@pytest.mark.parametrize(("length", "needs_server"), [(LONGEST_READ, False), (LONGEST_READ + 1, True)])
+def test_half_a_text_asks_for_a_server_only_if_it_is_too_long_to_be_read(length: int, needs_server: bool) -> None:
+    setting = Transactions()
+    client = setting.client()
+    whole = query("row c1".ljust(length - 6))
+    assert len(whole) == length
+    setting.say(client, whole[:-1])
+    assert idle(client) is not needs_server
+    setting.say(client, whole[-1:])
+    assert client.kinds == "TDCZ"
+
+
+def test_every_client_is_told_a_process_id_of_its_own() -> None:
+    """No server's: a client is served by many."""
+    setting = Transactions()
+    told = [client.process_id for client in setting.clients(3)]
+    assert told == [client.number for client in setting.world.service.clients.values()]
 
 
 def test_terminate_while_idle_takes_no_server() -> None:

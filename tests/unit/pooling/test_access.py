@@ -229,6 +229,7 @@ def test_a_first_response_without_data_gets_an_empty_challenge() -> None:
 
 @pytest.mark.parametrize("size", ["00000000", "00000003", "0000000b", "7fffffff", "80000000", "fffffffe", "ffffffff"])
 def test_a_first_response_that_lies_about_its_length_is_a_protocol_violation(size: str) -> None:
+    """PgBouncer, CVE-2026-6664: such a length overflowed and ended the pooler."""
     exchange = access(AuthMethod.SCRAM_SHA_256, {"alice": "secret"}).begin("alice")
     with pytest.raises(ProtocolViolation):
         exchange.respond(b"SCRAM-SHA-256\0" + bytes.fromhex(size) + b"n,,n=,r=x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pgpooler.pooling.cancel import CANCEL_KEY_3_2, Cancels
+from pgpooler.pooling.cleaning import CANCEL_AGAIN
 from pgpooler.protocol import codes, messages
 from tests.memory import MemoryPort
 from tests.scripted import Client, Recording, Setting, query
@@ -225,6 +226,19 @@ def test_keys_are_unique_and_forgotten() -> None:
         cancels.forget(7, key)
         cancels.forget(7, key)
     assert len(cancels) == 0
+
+
+def test_a_cancel_request_that_came_before_its_query_is_repeated() -> None:
+    setting = Setting()
+    client = slow(setting)
+    setting.world.on_cancel = lambda server: None
+    client.leave()
+    setting.world.settle()
+    assert setting.sizes == (0, 1, 0, 0), "the query runs for nobody"
+    setting.cluster.attach(setting.world)
+    setting.world.pass_time(CANCEL_AGAIN)
+    assert setting.sizes == (1, 0, 0, 0)
+    assert len(setting.cluster.canceled) == 1
 
 
 @pytest.mark.parametrize("orderly", [False, True])

@@ -142,7 +142,7 @@ def test_requests_and_answers_pass_in_pieces_of_any_size(chunk: int, capacity: i
     setting.world.settle()
     client.say(query("row x 2 30") + extended("row x") + query("copyin x") + copy_data("x") * 3 + COPY_DONE)
     setting.world.settle()
-    assert client.kinds == "TDDCZ12TDCZGCZ"
+    assert client.kinds == "TDDCZ12DCZGCZ"
     setting.leave(client)
     assert setting.sizes == (1, 0, 0, 0)
 
@@ -248,7 +248,7 @@ def test_an_abrupt_end_in_a_query_cancels_it() -> None:
 
 @pytest.mark.parametrize("how", [Client.leave, Client.break_off, Client.terminate])
 def test_an_open_transaction_is_rolled_back_before_anybody_else_comes(how) -> None:  # type: ignore[no-untyped-def]
-    """W3"""
+    """W3.  PgBouncer #972, #974: DISCARD ALL cannot run inside a transaction block."""
     setting = Setting()
     client = setting.client()
     client.ask(f"begin {client.token}")

@@ -62,6 +62,11 @@ SELECT DISTINCT ON (a) a, lower(b) FROM t
 SELECT DISTINCT ON (a) row_number() OVER (ORDER BY a) FROM t
 SELECT EXISTS (SELECT 1), ARRAY(SELECT 1), ROW(1, 2), COALESCE(1, 2), NULLIF(1, 2), GREATEST(1, 2)
 SELECT a FROM t JOIN (SELECT 1 AS b) AS u USING (b) LEFT JOIN (t AS x CROSS JOIN t AS y) ON (true)
+SELECT 1 FROM a FULL JOIN (b CROSS JOIN c) ON true INNER JOIN (d CROSS JOIN e) ON true
+SELECT 1 FROM a RIGHT JOIN (f CROSS JOIN g) ON true LEFT OUTER JOIN (b CROSS JOIN c) ON true
+SELECT 1 FROM a NATURAL JOIN (d CROSS JOIN e) CROSS JOIN (f CROSS JOIN g)
+SELECT a::char varying(1), b::character varying(2), c::nchar varying(3), d::timestamp with time zone FROM t
+SELECT a::timestamp(3) AT TIME ZONE (b) FROM t TABLESAMPLE system (10)
 SELECT extract(year FROM now()), substring('a' FROM 1 FOR 1), position('a' IN 'b'), trim(BOTH ' ' FROM 'a')
 SELECT a FROM t TABLESAMPLE bernoulli (10) REPEATABLE (1)
 SELECT a INTO t2 FROM t
@@ -79,6 +84,7 @@ SELECT current_setting('a', true), txid_current(), pg_backend_pid(), gen_random_
 WITH a AS (INSERT INTO t (x) VALUES (1) RETURNING x), b(y) AS MATERIALIZED (SELECT 1) SELECT * FROM a, b
 WITH a AS NOT MATERIALIZED (SELECT 2), b(x, y) AS (TABLE t) TABLE a
 WITH RECURSIVE a(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM a WHERE n < 9) SELECT sum(n) FROM a
+SELECT * FROM (WITH a(x) AS (SELECT 1) SELECT x FROM a) AS b
 INSERT INTO t (a, b) VALUES ($1, $2) ON CONFLICT (a) DO UPDATE SET (a, b) = (1, 2) RETURNING *
 INSERT INTO temp (a) VALUES (1)
 INSERT INTO s.t AS x (a) SELECT 1
@@ -91,6 +97,7 @@ COPY t (a, b) FROM STDIN
 COPY t FROM STDIN (FORMAT csv)
 COPY t TO STDOUT WITH (FORMAT binary)
 COPY (SELECT lower(a) FROM t) TO STDOUT
+COPY (SELECT 1) TO STDOUT (FORMAT csv)
 DECLARE c CURSOR FOR SELECT 1
 DECLARE c SCROLL CURSOR WITHOUT HOLD FOR SELECT 1
 DECLARE c CURSOR FOR WITH hold AS (SELECT 1) SELECT * FROM hold
@@ -117,11 +124,15 @@ CREATE MATERIALIZED VIEW v AS SELECT lower(a) FROM t
 CREATE FUNCTION f(a int DEFAULT g()) RETURNS int LANGUAGE sql AS $$ SELECT set_config('a', 'b', false) $$
 CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f(1)
 CREATE ROLE r; ALTER ROLE r SET search_path = a; GRANT EXECUTE ON FUNCTION f(int) TO r
+GRANT SELECT (a), INSERT (a), UPDATE (a), REFERENCES (a) ON t TO r; GRANT EXECUTE ON FUNCTION f(int), g(int) TO r
+REVOKE UPDATE (a, b) ON t FROM r; REVOKE EXECUTE ON FUNCTION f(int), g(int) FROM r
 COMMENT ON FUNCTION f(int) IS 'x'; REVOKE ALL ON FUNCTION f(int) FROM r
 CREATE DATABASE d TEMPLATE x; CREATE SCHEMA s; CREATE SEQUENCE q
 CREATE TYPE e AS ENUM ('a'); CREATE DOMAIN n AS int CHECK (f(VALUE))
 ALTER TABLE t ADD COLUMN a numeric(10, 2), ADD CONSTRAINT x FOREIGN KEY (a) REFERENCES u (a), ALTER b TYPE varchar(3)
 ALTER FUNCTION f(int) OWNER TO r
+ALTER TABLE t ADD PRIMARY KEY (a), ADD FOREIGN KEY (a) REFERENCES u (a)
+ALTER INDEX i SET (fillfactor = 70); ALTER TABLE t SET (fillfactor = 70)
 REINDEX TABLE t; CLUSTER t; CHECKPOINT; REFRESH MATERIALIZED VIEW v; REASSIGN OWNED BY a TO b
 """.strip().split("\n")
 
@@ -151,7 +162,7 @@ LEAVES: list[tuple[str, int]] = [
     ("CLOSE a", RELEASING),
     ("DROP TABLE a", RELEASING),
     ("DROP TABLE pg_temp.a", RELEASING),
-    ("DROP FUNCTION f(int)", RELEASING),
+    ("DROP FUNCTION f(int), g(int)", RELEASING),
     ("LISTEN a", LISTENING | CLEANING),
     ("SELECT 1; LISTEN a; SELECT 2", LISTENING | CLEANING),
     ("PREPARE a AS SELECT 1", PREPARED | CLEANING),
@@ -211,6 +222,10 @@ LEAVES: list[tuple[str, int]] = [
     ("SELECT set_config('Search_Path', $1, true)", CLEANING),
     ("SELECT set_config('search_path', 'pg_temp', true)", TEMPORARY | CLEANING),
     ("SELECT set_config('search_path', 'pg_' || 'temp', true)", CLEANING),
+    ("SELECT set_config('a', 'b'", CLEANING),
+    (f"SELECT set_config('a', 'b' {' + 1' * 40}, true)", CLEANING),
+    ("SELECT stdin(1)", CLEANING),
+    ("COPY (SELECT stdout(1)) TO STDOUT", CLEANING),
     ("SELECT\"set_config\"('a.b','c',false)", CLEANING),
     ("SELECT nextval('a')", CLEANING),
     ("SELECT setval('a', 1)", CLEANING),
@@ -235,6 +250,11 @@ LEAVES: list[tuple[str, int]] = [
     ("WITH a AS (SELECT 1), b AS (SELECT f(1)) SELECT 1", CLEANING),
     ("WITH a AS (SELECT 1) SELECT 1, f(1)", CLEANING),
     ("WITH a AS (UPDATE t SET b = f(1) RETURNING 1) SELECT 1", CLEANING),
+    ("WITH a AS (SELECT 1) VALUES (1) ORDER BY f(1)", CLEANING),
+    ("WITH a AS (SELECT 1) TABLE a ORDER BY f(1)", CLEANING),
+    ("WITH a AS (SELECT 1) UPDATE t SET b = f(1)", CLEANING),
+    ("WITH a AS (SELECT 1) DELETE FROM t WHERE f(1)", CLEANING),
+    ("WITH a AS (SELECT 1) MERGE INTO t USING u ON f(1) WHEN MATCHED THEN DELETE", CLEANING),
     ("VALUES (f(1))", CLEANING),
     ("INSERT INTO t (a) VALUES (f(1))", CLEANING),
     ("UPDATE t SET a = 1 WHERE f(a)", CLEANING),

@@ -61,6 +61,7 @@ def test_an_encryption_request_is_answered_once() -> None:
 
 @pytest.mark.parametrize("kind", [SSL, GSS])
 def test_bytes_stuffed_behind_an_encryption_request_are_refused(kind: int) -> None:
+    """PgBouncer, CVE-2021-3935, Odyssey, CVE-2021-43766: they were carried out once encryption had begun."""
     setting = Setting()
     _, recording = raw(setting, asking(kind) + ALICE)
     assert b"08P01" in recording.data

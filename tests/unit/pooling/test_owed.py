@@ -50,6 +50,19 @@ def test_a_function_call_is_owed_until_its_ready_for_query() -> None:
     assert owed.nothing
 
 
+def test_what_will_be_answered_without_a_further_word_is_complete() -> None:
+    assert not Owed().complete
+    assert owing(QUERY).complete
+    assert not owing(QUERY, PARSE).complete, "the Sync is missing"
+    copying = owing(QUERY)
+    copying.copy_in_response()
+    assert not copying.complete, "the data is missing"
+    copying.sent(QUERY)
+    copying.sent(codes.COPY_DONE)
+    assert copying.doubt
+    assert not copying.complete, "nobody knows what will be answered"
+
+
 def test_pipelined_queries_are_owed_one_by_one() -> None:
     """W6: the connection is not free at the first ReadyForQuery of two."""
     owed = owing(QUERY, QUERY)
@@ -224,7 +237,7 @@ def test_it_can_be_read_by_people() -> None:
 BATCHES = [extended(text, sync=sync) for text in ("row x", "fail x", "copyin x", "copyout x") for sync in (True, False)]
 QUERIES = [
     query(text)
-    for text in ("row x", "fail x", "row x|fail x|row x", "copyin x", "copyin x|row x|copyin x", "", "copyout x")
+    for text in ("row x", "fail x", "row x;fail x;row x", "copyin x", "copyin x;row x;copyin x", "", "copyout x")
 ]
 PARTS = [
     *BATCHES,

@@ -160,6 +160,17 @@ def test_a_connection_idle_for_server_idle_timeout_is_closed_and_its_place_is_fr
     assert setting.client().logged_in
 
 
+def test_the_time_in_use_is_no_time_of_idleness() -> None:
+    setting = Setting(pool_size=1, server_idle_timeout=50)
+    client = setting.client()
+    setting.world.pass_time(49)
+    setting.leave(client)
+    setting.world.pass_time(49)
+    assert setting.sizes == (1, 0, 0, 0)
+    setting.world.pass_time(1)
+    assert setting.cluster.alive == []
+
+
 def test_an_old_connection_is_closed_while_idle() -> None:
     """W17"""
     setting = Setting(pool_size=1, server_lifetime=50, server_idle_timeout=0)
@@ -254,7 +265,7 @@ def test_a_connection_comes_back_from_its_probe_for_another_pool_that_waits() ->
 
 @pytest.mark.parametrize("end", [PostgreSQL.terminate, PostgreSQL.crash])
 def test_an_idle_connection_that_dies_is_noticed_at_once(end) -> None:  # type: ignore[no-untyped-def]
-    """W18"""
+    """W18.  PgDog #1318: a connection that had been closed was handed out."""
     setting = Setting(pool_size=1)
     setting.leave(setting.client())
     end(setting.cluster.processes[0])
@@ -270,6 +281,15 @@ def test_an_idle_connection_that_said_farewell_is_leased_to_nobody() -> None:
     process = setting.cluster.processes[0]
     process.say(error("57P01", "terminating connection due to administrator command", "FATAL"))
     setting.world.settle()
+    assert setting.client().process_id == 2
+
+
+def test_a_connection_that_is_in_a_transaction_after_its_probe_is_leased_to_nobody() -> None:
+    setting = Setting(pool_size=1, server_idle_timeout=0)
+    setting.leave(setting.client())
+    setting.cluster.processes[0].status = "T"
+    setting.world.pass_time(61)
+    assert setting.cluster.alive == []
     assert setting.client().process_id == 2
 
 
@@ -308,6 +328,34 @@ def test_when_the_pause_is_over_the_next_client_is_served() -> None:
     setting.world.pass_time(0.1)
     assert setting.client().logged_in
     assert setting.world.pool.failure is None
+
+
+def test_once_somebody_could_connect_clients_need_no_server_to_log_in() -> None:
+    setting = quiet(pool_size=1)
+    first, second, third = (Client(setting.world) for _ in range(3))
+    setting.world.settle()
+    setting.cluster.alive[0].crash()
+    setting.world.unreachable["primary"] = "Connection refused"
+    setting.world.settle()
+    first.ask("row c")
+    setting.world.settle()
+    assert first.sqlstates == ["08006"]
+    del setting.world.unreachable["primary"]
+    setting.world.pass_time(0.1)
+    second.ask("slow c")
+    setting.world.settle()
+    fourth = Client(setting.world)
+    setting.world.settle()
+    assert (third.logged_in, fourth.logged_in) == (True, True), "although the only server connection is in use"
+
+
+def test_parameters_that_no_server_has_seen_are_shown_to_one_before_the_client_is_let_in() -> None:
+    setting = quiet()
+    assert setting.client().logged_in
+    client = Client(setting.world, "broken")
+    setting.world.settle()
+    assert not client.logged_in
+    assert client.sqlstates == ["42704"]
 
 
 def test_a_failure_does_not_refuse_those_whom_another_connection_may_serve() -> None:
@@ -391,6 +439,15 @@ def test_an_idle_connection_of_another_pool_makes_room_at_once() -> None:
     assert len(setting.cluster.alive) == 2
 
 
+def test_the_connection_that_was_idle_longest_makes_room() -> None:
+    setting = Setting(pool_size=5, backend_pool_size=2)
+    setting.leave(setting.client("alice"))
+    setting.world.pass_time(1)
+    setting.leave(setting.client("carol"))
+    setting.client("bob")
+    assert [process.user for process in setting.cluster.alive] == ["carol", "bob"]
+
+
 def test_room_that_one_pool_made_is_not_taken_twice() -> None:
     """Closing an idle connection must not let another pool open one, and then the first open another."""
     setting = Setting(pool_size=5, backend_pool_size=2)
@@ -433,6 +490,19 @@ def test_pools_take_turns_at_most_once_per_fairness_delay() -> None:
     assert bobs[1].logged_in, "a transfer has just been"
     setting.world.pass_time(0.11)
     setting.leave(bobs[1])
+    assert second.logged_in
+
+
+def test_who_gives_a_connection_to_a_pool_that_needs_none_any_more_opens_it_again() -> None:
+    setting = Setting(pool_size=5, backend_pool_size=2)
+    first = setting.client("alice")
+    setting.world.hold_opens = True
+    bob, second = setting.client("bob"), setting.client("alice")
+    setting.world.pass_time(0.11)
+    setting.leave(first)
+    setting.world.hold_opens = False
+    setting.world.settle()
+    assert bob.logged_in
     assert second.logged_in
 
 
@@ -565,6 +635,16 @@ def test_the_reserve_is_closed_again_once_nobody_waits() -> None:
     assert setting.sizes == (0, 1, 0, 1), "but it is not opened anew before somebody has waited"
 
 
+def test_the_reserve_is_not_opened_by_a_look_at_the_clock_while_nobody_waits() -> None:
+    setting = quiet(pool_size=1, reserve_pool_size=1, reserve_pool_timeout=5, server_idle_timeout=10)
+    one, other = setting.clients(2)
+    setting.world.pass_time(11)
+    for client in (one, other):
+        client.ask(f"slow {client.token}")
+    setting.world.settle()
+    assert setting.sizes == (0, 1, 0, 1)
+
+
 @pytest.mark.parametrize(("reserve", "after"), [(0, 5), (2, 0)])
 def test_there_is_no_reserve_without_its_size_and_its_time(reserve: int, after: float) -> None:
     setting = Setting(pool_size=1, reserve_pool_size=reserve, reserve_pool_timeout=after)
@@ -638,3 +718,4 @@ def test_a_pool_made_during_a_pause_is_paused() -> None:
     setting.world.service.pools.resume(setting.world.now)
     setting.world.settle()
     assert client.logged_in
+    assert setting.client("carol").logged_in, "and one made after it is not"

@@ -11,7 +11,7 @@ from pgpooler.pooling.server import CLEANING_TIMEOUT, STARTING_TIMEOUT, ServerSe
 from pgpooler.pooling.states import ServerState
 from pgpooler.protocol import codes
 from tests.memory import MemoryPort
-from tests.scripted import Client, Recording, Setting, error, frame, query
+from tests.scripted import COPY_FAIL, SYNC, Client, Recording, Setting, error, frame, query
 
 BACKEND = "".join(map(chr, sorted(codes.BACKEND_TYPES)))
 BODIES = {
@@ -106,6 +106,40 @@ def test_any_message_in_any_state_is_in_the_table_or_a_clean_end(state: ServerSt
     setting.world.settle()
     setting.world.pass_time(100)
     assert set(setting.world.counts().values()) == {0}
+
+
+@pytest.mark.parametrize("message", [frame("!", b"odd"), frame("Z", b"I") * 2, frame("p"), b"\xff\0\0\0\4"])
+def test_what_no_server_may_say_is_not_passed_on(message: bytes) -> None:
+    """A ReadyForQuery that nothing had asked for, a type that no server sends."""
+    setting, session, port = in_state(ServerState.ACTIVE)
+    (client,) = setting.world.service.clients.values()
+    far = client.port.far  # type: ignore[attr-defined]
+    port.say(message + frame("1"))
+    setting.world.settle()
+    assert session.state == ServerState.CLOSED
+    assert far.kinds in ("E", "ZE")
+    assert far.sqlstates == ["08P01"]
+    assert far.errors[0].detail is None
+
+
+def test_what_no_server_may_say_during_its_login_is_told_with_its_backend() -> None:
+    setting, _, port = in_state(ServerState.LOGIN)
+    (client,) = setting.world.service.clients.values()
+    far = client.port.far  # type: ignore[attr-defined]
+    port.say(frame("Z", b"I"))
+    setting.world.settle()
+    assert far.sqlstates == ["08P01"]
+    assert far.errors[0].detail == "Backend primary (pg1:5432) did not let us in."
+
+
+def test_a_replication_stream_is_passed_on_and_leaves_its_connection_to_nobody() -> None:
+    setting, session, port = in_state(ServerState.ACTIVE)
+    (client,) = setting.world.service.clients.values()
+    far = client.port.far  # type: ignore[attr-defined]
+    port.say(frame("W", bytes(3)) + frame("d", b"x"))
+    setting.world.settle()
+    assert far.kinds == "Wd"
+    assert session.owed.doubt
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -397,6 +431,20 @@ def test_nothing_is_written_behind_half_a_message_that_the_server_skips() -> Non
     setting.world.settle()
     assert recording.data == half
     assert recording.over
+
+
+def test_a_server_of_which_nobody_knows_what_it_owes_is_not_asked_to_clean_itself() -> None:
+    """The doubt comes up while the replies are dropped: a COPY fails into which a Sync was sent."""
+    setting = Setting()
+    client = setting.client()
+    client.say(query(f"copyin {client.token}") + SYNC + COPY_FAIL)
+    client.port.step_read()
+    client.leave()
+    client.port.step_read()
+    setting.world.settle()
+    assert setting.cluster.processes[0].over
+    assert "DISCARD ALL" not in setting.cluster.processes[0].statements
+    setting.world.check_limits()
 
 
 def test_an_idle_server_that_said_its_last_word_gives_its_place_back_before_it_closes() -> None:

@@ -87,6 +87,22 @@ def test_somebody_elses_57014_is_not_taken_for_the_timeout() -> None:
     assert client.errors[0].message == "canceling statement due to user request"
 
 
+def test_a_timeout_whose_cancel_came_too_late_is_not_told_for_a_later_query() -> None:
+    setting = Setting(query_timeout=5)
+    client = setting.client()
+    setting.world.hold_cancels = True
+    client.ask("slow c1")
+    setting.world.pass_time(5)
+    setting.cluster.processes[0].release()
+    setting.world.hold_cancels = False
+    setting.world.settle()
+    client.ask("slow c1")
+    setting.world.settle()
+    setting.cluster.cancel(client.session.server)  # type: ignore[union-attr]
+    setting.world.settle()
+    assert [failure.message for failure in client.errors] == ["canceling statement due to user request"]
+
+
 def test_an_idle_session_costs_no_looks() -> None:
     setting = Setting(query_timeout=5, transaction_timeout=5, idle_transaction_timeout=5, server_lifetime=0)
     client = setting.client()

@@ -23,6 +23,8 @@ from pgpooler.protocol.saslprep import saslprep
         pytest.param("\uff21\uff22", "AB", id="full width"),
         pytest.param("\u05d0a1\u05d0", None, id="mixed writing directions"),
         pytest.param("\u06271", None, id="right-to-left text that does not end so"),
+        pytest.param("\u0627\u00b2", None, id="right-to-left text that ends with a digit that would be mapped"),
+        pytest.param("\u00b2\u0627", None, id="right-to-left text that begins with one"),
         pytest.param("\u06271\u0628", "\u06271\u0628", id="right-to-left text with a digit inside"),
         pytest.param("\u00e9\u0007", None, id="control character beside a letter that is not ASCII"),
         pytest.param("\ue000", None, id="private use"),

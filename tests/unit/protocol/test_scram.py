@@ -439,6 +439,11 @@ def test_what_just_reaches_a_limit_is_accepted() -> None:
     assert step == Derivation(b"secret", b"a", 1_000_000)
 
 
+def test_what_just_exceeds_a_limit_is_refused() -> None:
+    with pytest.raises(ServerUnavailable, match="has 1025 bytes, more than 1024"):
+        started_client().server_first(b"r=" + NONCE + b"x" * (1025 - len(NONCE)) + b",s=YQ==,i=1000000")
+
+
 # -- whatever anybody sends --------------------------------------------------------------------------------------------
 
 
