@@ -57,7 +57,7 @@ def test_a_block_after_which_nobody_knows_what_is_owed_ends_its_server() -> None
     """A COPY in it failed with a Sync sent into it: a ROLLBACK might be answered twice, or not at all."""
     setting = Statements()
     client = setting.client()
-    setting.say(client, query("begin c1|copyin c1"))
+    setting.say(client, query("begin c1;copyin c1"))
     setting.say(client, SYNC + COPY_FAIL)
     assert setting.cluster.processes[0].over
     assert "ROLLBACK" not in setting.cluster.processes[0].statements
