@@ -71,7 +71,7 @@ def head(options: argparse.Namespace, population: int) -> tuple[str, ...]:
     return (
         "# Mutation testing: the latest result",
         "",
-        "What this is: [mutation testing](../explanation/mutation-testing.md).  Written by",
+        "What this is: [mutation testing](../explanation/mutation-testing.md). Written by",
         f"`python -m tests.mutation --sample {options.sample} --seed {options.seed} --report FILE`.",
         f"{population} mutants can be made; `noticed` are those that were killed or ran out of time.",
         "",

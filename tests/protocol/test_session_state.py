@@ -161,6 +161,18 @@ def test_what_outlives_the_transaction_pins_the_lease(mode: PoolMode, text: str,
         assert all(process.state == set() for process in setting.cluster.alive)
 
 
+def test_a_pinned_connection_that_dies_gives_its_place_to_another_pin() -> None:
+    setting, one, other = smart(max_pinned=1)
+    setting.ask(one, "LISTEN {}")
+    (server,) = setting.world.pool.pinned
+    setting.cluster.process_of(server).crash()
+    setting.world.settle()
+    setting.world.check_limits()
+    setting.ask(other, "LISTEN {}")
+    assert other.errors == []
+    assert [server.client for server in setting.world.pool.pinned] == [other.session]
+
+
 def test_what_was_not_read_takes_its_place_among_the_pinned_when_the_server_has_confirmed_it() -> None:
     setting, one, other = smart(max_pinned=1)
     setting.ask(one, "LISTEN {}" + LONG)
