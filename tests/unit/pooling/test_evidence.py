@@ -512,3 +512,11 @@ def test_a_text_that_is_asked_for_stays_while_others_come_once(monkeypatch: pyte
         cache.look(b"SELECT f(%d)" % number)
         cache.look(b"SELECT kept()")
     assert read.count(b"SELECT kept()") == 1
+
+
+def test_a_plain_text_is_remembered_like_any_other_and_answered_the_same() -> None:
+    cache = Texts()
+    for _ in range(2):
+        for number in range(100):
+            assert cache.look(b"SELECT a FROM t WHERE b = %d" % number) == NOTHING
+    assert len(cache) == 100
