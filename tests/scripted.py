@@ -31,7 +31,9 @@ Running = Generator[str, Message, None]
 
 READ, WAIT = "read", "wait"
 NOBODY = "c"  # a token that says nothing about who asks
-APPLICATION = re.compile(r"'application_name', E'([^']*)'")
+SET_CONFIG = re.compile(r"set_config\(E'([^']*)', (?:E'([^']*)'|NULL), false\)")
+STARTUP_VALUE = re.compile(r"\(E'([^']*)', E'([^']*)'\)")
+OWNED = ("application_name", "mark")  # settings whose value is the token of whose they are
 STATEMENTS = re.compile(r"; ?(?=(?:[^']*'[^']*')*[^']*$)")  # a semicolon outside of quotes
 QUESTIONS = {  # what a question about the session's state speaks of -> the kind of state
     "pg_my_temp_schema": "temporary",
@@ -143,7 +145,7 @@ class PostgreSQL:
         self.status = "I"
         self.skipping = False
         self.owner: str | None = None  # whose state this session may hold
-        self.mark = ""
+        self.settings: dict[str, str] = {}  # of the session
         self.statements: list[str] = []
         self.prepared: dict[bytes, str] = {}
         self.portals: dict[bytes, str] = {}
@@ -317,12 +319,14 @@ class PostgreSQL:
                 self.cluster.complaints.append(f"server {self.number} got a malformed Parse")
             if text.startswith((b"bad", b"pgpooler_refuses")):
                 raise Failure("42601", f"syntax error: {text.decode()}")
+            if name and name in self.prepared:
+                raise Failure("42P05", f'prepared statement "{name.decode()}" already exists')
             self.prepared[name] = text.decode()
             self.say(frame("1"))
         elif kind == "B":
             portal, name, _ = body.split(b"\0", 2)
             if name not in self.prepared:
-                raise Failure("26000", "prepared statement does not exist")
+                raise Failure("26000", f'prepared statement "{name.decode()}" does not exist')
             self.portals[portal] = self.prepared[name]
             self.say(frame("2"))
         elif kind == "D":
@@ -334,6 +338,7 @@ class PostgreSQL:
             self.simple = False
             yield from self._execute(self.portals[portal])
         elif kind == "C":
+            (self.prepared if body[:1] == b"S" else self.portals).pop(body[1:-1], None)
             self.say(frame("3"))
         elif kind == "S":
             self.skipping = False
@@ -353,17 +358,16 @@ class PostgreSQL:
         self.statements.append(text)
         word, *rest = text.split()[:4] or [""]
         if text.startswith("SELECT pg_catalog.set_config"):
-            if found := APPLICATION.search(text):
-                self._claim(found[1])
-            if "'broken'" in text:
-                raise Failure("42704", 'unrecognized configuration parameter "broken"')
-            self.say(frame("T", pack("!h", 1) + COLUMN) + self.row(b"set") + frame("C", b"SELECT 1\0"))
+            self._set_config(text)
+        elif text.startswith("SELECT pg_catalog.lower(name)"):
+            self._answer_settings()
         elif text.startswith("SELECT EXISTS"):
             self._answer_question(text)
         elif text == "DISCARD ALL":
             self._discard()
         elif text == "RESET ALL":
-            self.owner, self.mark = None, ""
+            self.owner = None
+            self.settings.clear()
             self.say(frame("C", b"RESET\0"))
         elif text in CLEANING:
             if self.cluster.reset_fails:
@@ -426,8 +430,32 @@ class PostgreSQL:
             if kind:
                 self.state.add(kind)
             else:
-                self.mark = token
+                self.settings["mark"] = token
         self.say(frame("C", TAGS.get(word, word).encode() + b"\0"))
+
+    def _set_config(self, text: str) -> None:
+        """Set the client's settings, or again those of its start that it has reset."""
+        if "'broken'" in text:
+            raise Failure("42704", 'unrecognized configuration parameter "broken"')
+        again = [found.groups() for found in STARTUP_VALUE.finditer(text) if found[1] not in self.settings]
+        for name, value in [found.groups() for found in SET_CONFIG.finditer(text)] or again:
+            if value is None:
+                self.settings.pop(name, None)
+                self.owner = None if name in OWNED else self.owner
+            else:
+                self.settings[name] = value
+                if name in OWNED:
+                    self._claim(value)
+        self.say(frame("T", pack("!h", 1) + COLUMN) + self.row(b"set") + frame("C", b"SELECT 1\0"))
+
+    def _answer_settings(self) -> None:
+        if self.cluster.questions_fail:
+            raise Failure("57014", "canceling statement due to statement timeout")
+        self.say(frame("T", pack("!h", 2) + COLUMN * 2))
+        for name, value in {**self.settings, "role": "none", "session_authorization": self.user}.items():
+            columns = (name.encode(), value.encode().hex().encode())
+            self.say(frame("D", pack("!h", 2) + b"".join(pack("!i", len(column)) + column for column in columns)))
+        self.say(frame("C", b"SELECT 2\0"))
 
     def _answer_question(self, text: str) -> None:
         self.questions += 1
@@ -445,7 +473,8 @@ class PostgreSQL:
             raise Failure("25001", "DISCARD ALL cannot run inside a transaction block")
         if self.cluster.reset_fails:
             raise Failure("XX000", "DISCARD ALL failed")
-        self.owner, self.mark = None, ""
+        self.owner = None
+        self.settings.clear()
         self.state.clear()
         self.prepared.clear()
         self.portals.clear()
@@ -465,13 +494,13 @@ class PostgreSQL:
                 yield WAIT
                 if self.interrupted:
                     raise Failure("57014", "canceling statement due to user request")
-            value = self.mark if word == "show" else token
+            value = self.settings.get("mark", "") if word == "show" else token
             self._describe()
             for _ in range(int(count)):
                 self.say(self.row(f"{value}:".encode() + b"x" * int(size)))
             tag = f"SELECT {count}"
         elif word == "set":
-            self.mark = token
+            self.settings["mark"] = token
         elif word == "begin":
             self.status = "T"
         elif word == "insert":

@@ -5,7 +5,6 @@ Its states are told in `states`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pgpooler.config.model import PoolMode
@@ -13,7 +12,9 @@ from pgpooler.errors import PeerError
 from pgpooler.pooling import timeouts
 from pgpooler.pooling.evidence import LONGEST_READ
 from pgpooler.pooling.login import ClientLogin
+from pgpooler.pooling.parameters import NONE_SET, Reported
 from pgpooler.pooling.port import Port, Session
+from pgpooler.pooling.statements import ClientStatements
 from pgpooler.pooling.states import ClientState, ServerState
 from pgpooler.pooling.traffic import REQUESTS, TEXTS, VOID, check_request, drop_request
 from pgpooler.protocol import codes, messages
@@ -56,7 +57,10 @@ class ClientSession(Session):
         "service",
         "settings",
         "startup",
+        "startup_settings",
         "state",
+        "statements",
+        "told",
         "welcomed",
     )
 
@@ -77,7 +81,10 @@ class ClientSession(Session):
         self.counted = False  # against max_client_conn
         self.named = False  # counted for its user and its database
         self.last_traffic = now
-        self.settings = ""  # the statement that sets its startup parameters; empty: it has none
+        self.startup_settings = NONE_SET  # what it asked for at its start, to which RESET goes back
+        self.settings = NONE_SET  # what it has set by now
+        self.told = Reported.of({})  # the parameters as it was told last
+        self.statements = ClientStatements()
         self.mode = PoolMode.SESSION
         self.welcomed = False  # it has been told that it may begin
         self.held = False  # its next request waits, though it has a server connection
@@ -172,8 +179,11 @@ class ClientSession(Session):
         elif server.lease.session_state.unknown:
             if not server.cancels:
                 server.ask_for_session_state(now)
-        elif server.lease.session_state.pins:
+        elif server.lease.session_state.pins or server.lease.preparing.keeps:
             self.release_hold(now)
+        elif server.lease.session_state.settings_unknown:
+            if not server.cancels:
+                server.ask_for_session_state(now)
         else:
             self.state = IDLE
             self.server = None
@@ -182,12 +192,14 @@ class ClientSession(Session):
             server.release(now, in_part=False, abrupt=False)
             self.release_hold(now)
 
-    def kept(self, error: PeerError | None, now: float) -> None:
+    def kept(self, error: PeerError | None, now: float, *, answered: bool = True) -> None:
         """The server has said what is in its session: the lease goes on, or ends, or may not go on (`error`)."""
         if error is not None:
             self.refuse(error, now)
-        else:
+        elif answered:
             self.settle(now)
+        else:
+            self.release_hold(now)
 
     def hold(self) -> None:
         """Read no more: the next request has to wait, though the client has a server connection."""
@@ -248,7 +260,7 @@ class ClientSession(Session):
         self.held = False
         self.last_traffic = now
         if self.welcomed:
-            pass
+            self.tell(server.parameters)
         elif self.mode is PoolMode.SESSION:
             self._welcome(server.parameters, server.process_id)
         else:
@@ -257,15 +269,22 @@ class ClientSession(Session):
         if not self.port.reading:
             self.resume(now)
 
-    def _welcome(self, parameters: Mapping[str, str], process_id: int) -> None:
+    def tell(self, parameters: Reported) -> None:
+        """Report the parameters of which the client was told another value, or none (protocol-async)."""
+        if self.welcomed and self.told is not parameters:
+            self.port.write_all(parameters.status(self.told))
+            self.told = parameters
+
+    def _welcome(self, parameters: Reported, process_id: int) -> None:
         """Tell the client that it may begin (protocol-flow-start-up: from ParameterStatus to ReadyForQuery)."""
         if self.startup is None or self.pool is None:
             return
         self.welcomed = True
         self.process_id = process_id
         self.cancel_key = self.service.cancels.mint(self, process_id, self.startup.version)
+        self.told = parameters
         self.port.write_all(
-            b"".join(messages.parameter_status(name, value) for name, value in parameters.items())
+            parameters.status({})
             + messages.backend_key_data(process_id, self.cancel_key)
             + messages.ready_for_query(codes.IDLE)
         )

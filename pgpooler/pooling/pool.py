@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict, deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,8 @@ from pgpooler.config.routing import Route
 from pgpooler.errors import CannotConnectNow, PeerError, ServerUnavailable, TooManyConnections
 from pgpooler.pooling import timeouts
 from pgpooler.pooling.backend_use import BackendUse
+from pgpooler.pooling.parameters import NONE_SET, Reported, Settings
+from pgpooler.pooling.statements import SharedStatements
 
 if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
@@ -57,7 +58,8 @@ class Pool:
         self.failure: PeerError | None = None  # of the last attempt to open a connection, if it failed
         self.failures = 0
         self.retry_at = 0.0
-        self.known: dict[str, dict[str, str]] = {}  # what a client with these settings is told at login
+        self.known: dict[Settings, Reported] = {}  # what a client with these settings is told at login
+        self.statements = SharedStatements()
         self.returned: deque[tuple[ServerSession, bool]] = deque()  # clean, to be handed on one after the other
         self.pinned: set[ServerSession] = set()  # those of `busy` that outlast their transaction, or may
         self.reserve_open = False  # somebody has waited reserve_pool_timeout
@@ -150,11 +152,11 @@ class Pool:
         """Let the client wait no longer, because it is gone."""
         self.waiters.pop(client, None)
 
-    def remember(self, settings: str, parameters: Mapping[str, str]) -> None:
+    def remember(self, settings: Settings, parameters: Reported) -> None:
         """Remember what a client with these settings is told at login, so that the next one needs no server for it."""
-        self.known[settings] = dict(parameters)
+        self.known[settings] = parameters
         if len(self.known) > REMEMBERED_SETTINGS:
-            del self.known[next(name for name in self.known if name)]  # the oldest; "" stays
+            del self.known[next(known for known in self.known if known is not NONE_SET)]  # the oldest
 
     def _lease(self, server: ServerSession, client: ClientSession, now: float) -> None:
         self.busy.add(server)
@@ -185,8 +187,8 @@ class Pool:
         self.failure = None
         self.failures = 0
         self.retry_at = 0.0
-        if self.known.get("") != server.parameters:  # another server, or the same with another configuration
-            self.known = {"": dict(server.parameters)}
+        if self.known.get(NONE_SET) is not server.parameters:  # another server, or another configuration of the same
+            self.known = {NONE_SET: server.parameters}
         self.opening -= 1
         self.busy.add(server)
         self.checkin(server, now)

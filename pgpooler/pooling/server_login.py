@@ -23,7 +23,6 @@ class ServerLogin:
     __slots__ = (
         "_accepted",
         "_scram",
-        "_user",
         "cancel_key",
         "database",
         "done",
@@ -31,10 +30,11 @@ class ServerLogin:
         "process_id",
         "secret",
         "status",
+        "user",
     )
 
     def __init__(self, user: str, database: str, secret: Secret | None) -> None:
-        self._user = user
+        self.user = user
         self._scram: ScramClient | None = None
         self._accepted = False
         self.database = database
@@ -72,7 +72,7 @@ class ServerLogin:
 
     def startup(self) -> bytes:
         """The StartupMessage."""
-        return messages.startup_message(codes.PROTOCOL_3_0, {"user": self._user, "database": self.database})
+        return messages.startup_message(codes.PROTOCOL_3_0, {"user": self.user, "database": self.database})
 
     def receive(self, kind: int, body: bytes) -> bytes | Derivation:
         """Take one message; return the answer (which may be empty), or what must be computed before `derived`.
@@ -112,11 +112,11 @@ class ServerLogin:
         if self._scram is not None:
             return self._continue_scram(self._scram, request, payload)
         if request == codes.AUTHENTICATION_CLEARTEXT_PASSWORD:
-            return messages.password_message(answer_cleartext(self.secret, self._user))
+            return messages.password_message(answer_cleartext(self.secret, self.user))
         if request == codes.AUTHENTICATION_MD5_PASSWORD:
             if len(payload) != 4:
                 raise ProtocolViolation("the server sent an MD5 salt that is not 4 bytes long")
-            return messages.password_message(answer_md5(self.secret, self._user, payload))
+            return messages.password_message(answer_md5(self.secret, self.user, payload))
         if request == codes.AUTHENTICATION_SASL:
             return self._begin_scram(payload)
         raise ServerUnavailable(f"the server wants an authentication that PgPooler does not know (request {request})")
@@ -125,7 +125,7 @@ class ServerLogin:
         offered = messages.read_sasl_mechanisms(payload)
         if MECHANISM not in offered:
             raise ServerUnavailable(f"the server offers SASL mechanisms {offered!a}, none of which fits")
-        self._scram = ScramClient(self.secret, self._user)
+        self._scram = ScramClient(self.secret, self.user)
         return messages.sasl_initial_response(MECHANISM, self._scram.client_first())
 
     def _continue_scram(self, scram: ScramClient, request: int, payload: bytes) -> bytes | Derivation:

@@ -70,7 +70,7 @@ def _cancel_query(client: ClientSession, server: ServerSession, limit: float, no
     server.lease.overdue = True
     server.lease.busy_since = now
     message = f"canceling statement due to query timeout ({limit:g} s, query_timeout)"
-    server.lease.replace_error(CANCELED_QUERY, PeerError(message, sqlstate="57014", severity="ERROR"))
+    server.lease.refusals.replace(CANCELED_QUERY, PeerError(message, sqlstate="57014", severity="ERROR"))
     server.cancel()
 
 
