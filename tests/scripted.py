@@ -303,11 +303,14 @@ class PostgreSQL:
         return True
 
     def _ready(self) -> None:
+        if self.status == "I":
+            self.portals.clear()
         self.say(messages.ready_for_query(ord(self.status)))
 
     def _message(self, kind: str, body: bytes) -> Running:
         if kind == "Q":
             self.prepared.pop(b"", None)
+            self.portals.pop(b"", None)
             text = body[:-1].decode()
             self.simple = True
             for statement in STATEMENTS.split(text) if text != ";" else (text,):
@@ -317,8 +320,11 @@ class PostgreSQL:
             name, text, types = body.split(b"\0", 2)
             if len(types) < 2 or len(types) != 2 + 4 * unpack_from("!h", types)[0]:
                 self.cluster.complaints.append(f"server {self.number} got a malformed Parse")
+            if not name:
+                self.prepared.pop(b"", None)
             if text.startswith((b"bad", b"pgpooler_refuses")):
                 raise Failure("42601", f"syntax error: {text.decode()}")
+            self._check_transaction(text.decode())
             if name and name in self.prepared:
                 raise Failure("42P05", f'prepared statement "{name.decode()}" already exists')
             self.prepared[name] = text.decode()
@@ -327,6 +333,7 @@ class PostgreSQL:
             portal, name, _ = body.split(b"\0", 2)
             if name not in self.prepared:
                 raise Failure("26000", f'prepared statement "{name.decode()}" does not exist')
+            self._check_transaction(self.prepared[name])
             self.portals[portal] = self.prepared[name]
             self.say(frame("2"))
         elif kind == "D":
@@ -349,6 +356,18 @@ class PostgreSQL:
         elif kind not in "Hdcf":
             raise Failure("08P01", f"invalid frontend message type {ord(kind)}", "FATAL")
 
+    def _check_transaction(self, text: str) -> None:
+        if self.status == "E" and text.split(" ")[0].upper() not in ("COMMIT", "ROLLBACK"):
+            raise Failure("25P02", "current transaction is aborted")
+
+    def _deallocate(self, name: str) -> None:
+        self._check_transaction("")
+        if name == "ALL":
+            self.prepared = {b"": self.prepared[b""]} if b"" in self.prepared else {}
+        elif self.prepared.pop(name.encode(), None) is None:
+            raise Failure("26000", f'prepared statement "{name}" does not exist')
+        self.say(frame("C", b"DEALLOCATE ALL\0" if name == "ALL" else b"DEALLOCATE\0"))
+
     def _claim(self, token: str) -> None:
         if self.owner not in (None, token):
             self.cluster.complaints.append(f"server {self.number}: {token} came before {self.owner} was cleaned away")
@@ -369,12 +388,12 @@ class PostgreSQL:
             self.owner = None
             self.settings.clear()
             self.say(frame("C", b"RESET\0"))
+        elif word == "DEALLOCATE":
+            self._deallocate(rest[0])
         elif text in CLEANING:
             if self.cluster.reset_fails:
                 raise Failure("XX000", f"{text} failed")
             self.state -= CLEANING[text]
-            if text == "DEALLOCATE ALL":
-                self.prepared.clear()
             self.say(frame("C", text.encode() + b"\0"))
         elif match := SQL.fullmatch(text.strip()):
             self._sql(*match.groups(default=""))
@@ -398,6 +417,7 @@ class PostgreSQL:
         if text is None:
             raise Failure(code, "what is to be described does not exist")
         if body[:1] == b"S":
+            self._check_transaction(text)
             self.say(frame("t", pack("!h", 0)))
         self.say(DESCRIPTION if text.split(" ")[0] in ("row", "show", "slow", "SELECT") else frame("n"))
 

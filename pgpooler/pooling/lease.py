@@ -193,8 +193,10 @@ class Lease:
         server = self._server
         if server.owed.open_batch or server.status == codes.FAILED:
             return False
+        if not client.statements.named or server.owed.requests:
+            return bool(client.statements.named)
         unknown = self.preparing.unknown(client, text)
-        if unknown and not server.owed.requests:
+        if unknown:
             self._send_run(client)
             server.make_known(self.preparing.strays(client, unknown), now)
         return bool(unknown)

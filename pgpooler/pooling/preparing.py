@@ -145,8 +145,8 @@ class Preparing:
         state = self._lease.session_state
         if left & evidence.PINNING and state.refuses(left):
             return REFUSE
-        if left & evidence.STATEMENTS:
-            self._speaks_of(client, text)
+        if left & evidence.STATEMENTS and self._must_know(client, text):
+            return HOLD
         if name:
             return self._parse_named(client, name, body, left)
         first = not self._server.owed.requests or self._server.owed.requests[-1] != BATCH
@@ -159,12 +159,14 @@ class Preparing:
         return PASS
 
     def _parse_named(self, client: ClientSession, name: bytes, body: bytes, left: int) -> int:
-        server = self._server
+        server, owed = self._server, self._server.owed
+        if owed.asked > owed.answered:
+            return HOLD  # until it is known what is there, and whether the transaction has failed
         if name in client.statements.named:
             self._make_stray(client, name)  # and the server refuses the name that is taken
             self._expect(Expected(codes.PARSE_COMPLETE, GOES_ON))
             return PASS
-        failed = server.status == codes.FAILED and not server.owed.requests  # what is refused then the server decides
+        failed = server.status == codes.FAILED  # then the server decides what it refuses
         digest = None if failed or self._lease.session_state.unsure else client.settings.digest
         statement = server.pool.statements.get(body, digest, left)
         if self._unsettled(statement):
@@ -208,9 +210,9 @@ class Preparing:
         if statement.left:
             if statement.left & evidence.PINNING and state.refuses(statement.left):
                 return REFUSE
-            state.note(statement.left)
-            if statement.left & evidence.STATEMENTS:
-                self._speaks_of(client, statement.body.partition(b"\0")[0])
+            if statement.left & evidence.STATEMENTS and self._must_know(client, statement.text):
+                return HOLD
+            state.note_text(statement.left, statement.text)
         self._bound.append(statement)
         if not statement.name:
             return PASS
@@ -271,7 +273,7 @@ class Preparing:
             self._misshapen = None
             self._forget(statement)
             return self._refuse(RESULT_CHANGED)
-        if server.statements.has(statement) or (server.status == codes.FAILED and not server.owed.requests):
+        if server.statements.has(statement):
             return PASS
         if statement.digest is not None and not self._reads_alike(client, statement):
             return self._refuse(SETTINGS_CHANGED)
@@ -372,10 +374,16 @@ class Preparing:
         client.statements.unnamed = self._server.statements.unnamed = None
         self.keeps.discard(UNNAMED)
 
-    def _speaks_of(self, client: ClientSession, text: bytes) -> None:
-        """Let the server know by name the client's statements of which a text speaks."""
+    def _must_know(self, client: ClientSession, text: bytes) -> bool:
+        """Let the server know by name the client's statements of which a text speaks; True: not before it is known
+        what is there.
+        """
+        owed = self._server.owed
+        if client.statements.named and owed.asked > owed.answered:
+            return True
         for name in self.unknown(client, text):
             self._make_stray(client, name)
+        return False
 
     def look_at_tag(self, tag: bytes) -> None:
         """Note a CommandComplete after which statements are gone."""

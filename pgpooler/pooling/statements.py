@@ -43,6 +43,11 @@ class Statement:
     def __repr__(self) -> str:
         return f"<Statement {self.name.decode() or 'unnamed'} {self.body.partition(bytes(1))[0][:60]!r}>"
 
+    @property
+    def text(self) -> bytes:
+        """What it says."""
+        return self.body.partition(b"\0")[0]
+
     def parse(self, name: bytes) -> bytes:
         """Make the Parse that prepares it under a name."""
         return messages.message(codes.PARSE, name + b"\0" + self.again)

@@ -103,11 +103,11 @@ def test_what_a_client_sets_is_its_own_on_every_server_connection(policy: str, s
     setting.say(one, said)
     assert idle(one)
     assert setting.process.statements[-1].startswith(ASKS_FOR_SETTINGS) or policy == "always"
-    setting.ask(other, "show {}")
+    setting.ask(other, "show c")
     for holder, asker in ((None, one), (other, one), (one, other)):
         if holder is not None:
             setting.ask(holder, "BEGIN")
-        setting.ask(asker, "show {}")
+        setting.ask(asker, "show c")
         if holder is not None:
             setting.ask(holder, "COMMIT")
     assert one.rows == ["c1", "c1"]
