@@ -9,6 +9,8 @@ transaction refuses statements, DISCARD ALL is refused in a transaction.  What s
     set TOKEN              leaves a mark   show TOKEN   a row with the mark   fail TOKEN    an error
     insert TOKEN           is remembered   copyin TOKEN, copyout TOKEN        fatal TOKEN   the server's end
 
+A startup parameter in `Cluster.start_only` is taken in the StartupMessage alone, there with any value but `forbidden`.
+
 Some real SQL it knows too, for what looks at texts: SELECT 'TOKEN' (a row, and nothing is left), LISTEN TOKEN,
 UNLISTEN *, CREATE TEMP TABLE TOKEN (gone with a ROLLBACK), SET x TO 'TOKEN', PREPARE TOKEN, BEGIN, COMMIT, ROLLBACK.
 """
@@ -102,6 +104,7 @@ class Cluster:
         self.questions_fail = False
         self.let_go = False  # slow statements do not wait, on any server
         self.silent_probes = False
+        self.start_only = {"ignore_system_indexes"}  # parameters that cannot be set after connection start
         self.canceled: list[PostgreSQL] = []
 
     def serve(self, port: MemoryPort, pool: object = None) -> PostgreSQL:
@@ -151,6 +154,7 @@ class PostgreSQL:
         self.let_go = False  # slow statements do not wait
         self.left = False  # its client's side is closed, which it notices when it reads
         self.user = ""
+        self.startup: dict[str, str] = {}  # the parameters of the StartupMessage
         self.simple = True  # it runs a Query, not an Execute
         self.state: set[str] = set()  # of QUESTIONS: what clients have left in the session
         self.undone: set[str] = set()  # the state to which a ROLLBACK goes back
@@ -239,10 +243,16 @@ class PostgreSQL:
 
     def _main(self) -> Running:
         _, packet = yield READ
-        words = packet[4:].split(b"\0")
-        self.user = words[words.index(b"user") + 1].decode()
+        words = packet[4:].decode().split("\0")
+        self.startup = dict(zip(words[::2], words[1::2], strict=False))
+        self.user = self.startup["user"]
         if not (yield from self._log_in()):
             return
+        if any(self.startup.get(name) == "forbidden" for name in self.cluster.start_only):
+            self.say(error("42501", "permission denied to set parameter", "FATAL"))
+            return
+        if "application_name" in self.startup:
+            self._claim(self.startup["application_name"])
         for name, value in (("server_version", "18.0"), ("client_encoding", "UTF8"), ("TimeZone", "UTC")):
             self.say(messages.parameter_status(name, value))
         self.say(messages.backend_key_data(self.number, pack("!i", self.number)))
@@ -355,6 +365,9 @@ class PostgreSQL:
         if text.startswith("SELECT pg_catalog.set_config"):
             if found := APPLICATION.search(text):
                 self._claim(found[1])
+            for name in self.cluster.start_only:
+                if f"'{name}'" in text:
+                    raise Failure("55P02", f'parameter "{name}" cannot be set after connection start')
             if "'broken'" in text:
                 raise Failure("42704", 'unrecognized configuration parameter "broken"')
             self.say(frame("T", pack("!h", 1) + COLUMN) + self.row(b"set") + frame("C", b"SELECT 1\0"))

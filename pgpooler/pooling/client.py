@@ -57,6 +57,9 @@ class ClientSession(Session):
         "settings",
         "startup",
         "state",
+        "turn",
+        "unshared",
+        "waiting_since",
         "welcomed",
     )
 
@@ -79,6 +82,9 @@ class ClientSession(Session):
         self.last_traffic = now
         self.settings = ""  # the statement that sets its startup parameters; empty: it has none
         self.mode = PoolMode.SESSION
+        self.unshared = False  # it needs a server connection of its own
+        self.waiting_since = now  # when it asked for a server connection last, and
+        self.turn = 0  # which in the order of all who asked
         self.welcomed = False  # it has been told that it may begin
         self.held = False  # its next request waits, though it has a server connection
         self.leaving = False  # it said Terminate, or something illegal: once it has got its replies it is done
@@ -172,7 +178,7 @@ class ClientSession(Session):
         elif server.lease.session_state.unknown:
             if not server.cancels:
                 server.ask_for_session_state(now)
-        elif server.lease.session_state.pins:
+        elif server.unshared or server.lease.session_state.pins:
             self.release_hold(now)
         else:
             self.state = IDLE
@@ -221,6 +227,7 @@ class ClientSession(Session):
             pool = self.pool = self.service.pool_for(self, self.startup)
             pool.enter(now)
             self.mode = pool.route.pool_mode
+            self.unshared = pool.unshared.needed_for(self.settings)
             needs_server = self.welcomed or self.mode is PoolMode.SESSION or pool.failure is not None
             known = None if needs_server else pool.known.get(self.settings)
             if known is None:
@@ -235,6 +242,7 @@ class ClientSession(Session):
 
     def _wait(self, pool: Pool, now: float) -> None:
         self.state = WAITING
+        self.waiting_since = now
         pool.checkout(self, now)
 
     # -- the lease -----------------------------------------------------------------------------------------------------
@@ -249,7 +257,7 @@ class ClientSession(Session):
         self.last_traffic = now
         if self.welcomed:
             pass
-        elif self.mode is PoolMode.SESSION:
+        elif self.mode is PoolMode.SESSION or self.unshared:
             self._welcome(server.parameters, server.process_id)
         else:
             server.pool.remember(self.settings, server.parameters)
@@ -297,7 +305,7 @@ class ClientSession(Session):
         self.port.write_all(CANCELED)
         if self.server is None:  # otherwise it is being made ready, and serves what follows
             if self.pool is not None:
-                self.pool.leave(self)
+                self.pool.leave(self, now)
             self.state = IDLE
             self.resume(now)
 
@@ -352,7 +360,7 @@ class ClientSession(Session):
         else:
             self.port.close()
         if state == WAITING and self.pool is not None:
-            self.pool.leave(self)
+            self.pool.leave(self, now)
         if server is not None:
             server.release(now, in_part=self.framer.passing > 0, abrupt=abrupt)
         self.service.client_closed(self, reason, now)

@@ -55,7 +55,7 @@ class Lease:
     def begin(self, client: ClientSession) -> None:
         """The connection is this client's from now on."""
         self._blocks = BlockGuard(self._server, client) if client.mode is PoolMode.STATEMENT else None
-        self.session_state.begin(self._server.pool.route, client.mode)
+        self.session_state.begin(self._server.pool.route, PoolMode.SESSION if self._server.unshared else client.mode)
         looked_at = self._blocks is not None or self.session_state.observed
         self._watched = REPLIES_AND_TAGS if looked_at else REPLIES
 

@@ -68,6 +68,7 @@ class ServerSession(Session):
         "state",
         "status",
         "tainted",
+        "unshared",
         "until",
     )
 
@@ -93,6 +94,7 @@ class ServerSession(Session):
         self.asked = ""  # the statement of our own that the server is running
         self.answer = b""  # the row it answered with
         self.tainted = ""  # why nobody may use the connection after its client
+        self.unshared = ""  # why only its client can have it; it is tainted then
         self.error: PeerError | None = None  # the last one that no client was told
         self.farewell = False  # the server has said why it will close the connection
         self.expires_at = expires_at
@@ -113,6 +115,11 @@ class ServerSession(Session):
     def last_word_said(self) -> bool:
         """The client can be told nothing more: it is inside a message, or has the server's last error."""
         return self.mid_message or (self.farewell and self.state == ACTIVE)
+
+    @property
+    def kept_by(self) -> str:
+        """What keeps it with its client between transactions, for people; empty: nothing."""
+        return self.unshared or self.lease.session_state.reason
 
     def expired(self, now: float) -> bool:
         """The connection is older than server_lifetime."""
@@ -319,7 +326,7 @@ class ServerSession(Session):
         error = self.error if asked else None
         client = self.client
         if self.state == STARTING and client is not None and error is not None:
-            client.refuse(error, now)
+            self.pool.unshared.setting_failed(self, client, error, now)
         elif self.state == ASKING and client is not None:
             self._go_on()
             client.kept(self.lease.session_state.answer(b"" if error else self.answer), now)
@@ -418,7 +425,8 @@ class ServerSession(Session):
         self.port.close()
         self.service.server_closed(self, reason)
         if state == LOGIN:
-            self.pool.failed(self.error or ServerUnavailable(f"server login failed: {reason}"), now)
+            error = self.error or ServerUnavailable(f"server login failed: {reason}")
+            self.pool.unshared.login_failed(self, error, now)
         else:
             self.pool.closed(self, now, share)
         if client is not None:
