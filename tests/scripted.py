@@ -104,6 +104,7 @@ class Cluster:
         self.questions_fail = False
         self.let_go = False  # slow statements do not wait, on any server
         self.silent_probes = False
+        self.version = "18.0"
         self.start_only = {"ignore_system_indexes"}  # parameters that cannot be set after connection start
         self.canceled: list[PostgreSQL] = []
 
@@ -253,7 +254,7 @@ class PostgreSQL:
             return
         if "application_name" in self.startup:
             self._claim(self.startup["application_name"])
-        for name, value in (("server_version", "18.0"), ("client_encoding", "UTF8"), ("TimeZone", "UTC")):
+        for name, value in (("server_version", self.cluster.version), ("client_encoding", "UTF8"), ("TimeZone", "UTC")):
             self.say(messages.parameter_status(name, value))
         self.say(messages.backend_key_data(self.number, pack("!i", self.number)))
         self._ready()
