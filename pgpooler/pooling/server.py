@@ -210,9 +210,10 @@ class ServerSession(Session):
         except PeerError as error:
             if self.state == LOGIN:
                 backend = self.pool.use.backend
-                error.detail = (
-                    error.detail or f"Backend {backend.name} ({backend.host}:{backend.port}) did not let us in."
-                )
+                if self.pool.unshared.logins[self] is None:  # otherwise it is about what the client asked for
+                    error.detail = (
+                        error.detail or f"Backend {backend.name} ({backend.host}:{backend.port}) did not let us in."
+                    )
                 self.fail(error, now)
             else:
                 self.error = error
