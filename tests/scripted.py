@@ -9,6 +9,8 @@ transaction refuses statements, DISCARD ALL is refused in a transaction.  What s
     set TOKEN              leaves a mark   show TOKEN   a row with the mark   fail TOKEN    an error
     insert TOKEN           is remembered   copyin TOKEN, copyout TOKEN        fatal TOKEN   the server's end
 
+A startup parameter in `Cluster.start_only` is taken in the StartupMessage alone, there with any value but `forbidden`.
+
 Some real SQL it knows too, for what looks at texts: SELECT 'TOKEN' (a row, and nothing is left), LISTEN TOKEN,
 UNLISTEN *, CREATE TEMP TABLE TOKEN (gone with a ROLLBACK), SET x TO 'TOKEN', PREPARE TOKEN, BEGIN, COMMIT, ROLLBACK.
 """
@@ -104,6 +106,8 @@ class Cluster:
         self.questions_fail = False
         self.let_go = False  # slow statements do not wait, on any server
         self.silent_probes = False
+        self.version = "18.0"
+        self.start_only = {"ignore_system_indexes"}  # parameters that cannot be set after connection start
         self.canceled: list[PostgreSQL] = []
 
     def serve(self, port: MemoryPort, pool: object = None) -> PostgreSQL:
@@ -153,6 +157,7 @@ class PostgreSQL:
         self.let_go = False  # slow statements do not wait
         self.left = False  # its client's side is closed, which it notices when it reads
         self.user = ""
+        self.startup: dict[str, str] = {}  # the parameters of the StartupMessage
         self.simple = True  # it runs a Query, not an Execute
         self.state: set[str] = set()  # of QUESTIONS: what clients have left in the session
         self.undone: set[str] = set()  # the state to which a ROLLBACK goes back
@@ -241,11 +246,17 @@ class PostgreSQL:
 
     def _main(self) -> Running:
         _, packet = yield READ
-        words = packet[4:].split(b"\0")
-        self.user = words[words.index(b"user") + 1].decode()
+        words = packet[4:].decode().split("\0")
+        self.startup = dict(zip(words[::2], words[1::2], strict=False))
+        self.user = self.startup["user"]
         if not (yield from self._log_in()):
             return
-        for name, value in (("server_version", "18.0"), ("client_encoding", "UTF8"), ("TimeZone", "UTC")):
+        if any(self.startup.get(name) == "forbidden" for name in self.cluster.start_only):
+            self.say(error("42501", "permission denied to set parameter", "FATAL"))
+            return
+        if "application_name" in self.startup:
+            self._claim(self.startup["application_name"])
+        for name, value in (("server_version", self.cluster.version), ("client_encoding", "UTF8"), ("TimeZone", "UTC")):
             self.say(messages.parameter_status(name, value))
         self.say(messages.backend_key_data(self.number, pack("!i", self.number)))
         self._ready()
@@ -455,6 +466,9 @@ class PostgreSQL:
 
     def _set_config(self, text: str) -> None:
         """Set the client's settings, or again those of its start that it has reset."""
+        for name in self.cluster.start_only:
+            if f"'{name}'" in text:
+                raise Failure("55P02", f'parameter "{name}" cannot be set after connection start')
         if "'broken'" in text:
             raise Failure("42704", 'unrecognized configuration parameter "broken"')
         again = [found.groups() for found in STARTUP_VALUE.finditer(text) if found[1] not in self.settings]

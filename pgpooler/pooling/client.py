@@ -61,6 +61,9 @@ class ClientSession(Session):
         "state",
         "statements",
         "told",
+        "turn",
+        "unshared",
+        "waiting_since",
         "welcomed",
     )
 
@@ -86,6 +89,9 @@ class ClientSession(Session):
         self.told = Reported.of({})  # the parameters as it was told last
         self.statements = ClientStatements()
         self.mode = PoolMode.SESSION
+        self.unshared = False  # it needs a server connection of its own
+        self.waiting_since = now  # when it asked for a server connection last, and
+        self.turn = 0  # which in the order of all who asked
         self.welcomed = False  # it has been told that it may begin
         self.held = False  # its next request waits, though it has a server connection
         self.leaving = False  # it said Terminate, or something illegal: once it has got its replies it is done
@@ -179,7 +185,7 @@ class ClientSession(Session):
         elif server.lease.session_state.unknown:
             if not server.cancels:
                 server.ask_for_session_state(now)
-        elif server.lease.session_state.pins or server.lease.preparing.keeps:
+        elif server.unshared or server.lease.session_state.pins or server.lease.preparing.keeps:
             self.release_hold(now)
         elif server.lease.session_state.settings_unknown:
             if not server.cancels:
@@ -233,6 +239,7 @@ class ClientSession(Session):
             pool = self.pool = self.service.pool_for(self, self.startup)
             pool.enter(now)
             self.mode = pool.route.pool_mode
+            self.unshared = pool.unshared.needed_for(self.settings)
             needs_server = self.welcomed or self.mode is PoolMode.SESSION or pool.failure is not None
             known = None if needs_server else pool.known.get(self.settings)
             if known is None:
@@ -247,6 +254,7 @@ class ClientSession(Session):
 
     def _wait(self, pool: Pool, now: float) -> None:
         self.state = WAITING
+        self.waiting_since = now
         pool.checkout(self, now)
 
     # -- the lease -----------------------------------------------------------------------------------------------------
@@ -261,7 +269,7 @@ class ClientSession(Session):
         self.last_traffic = now
         if self.welcomed:
             self.tell(server.parameters)
-        elif self.mode is PoolMode.SESSION:
+        elif self.mode is PoolMode.SESSION or self.unshared:
             self._welcome(server.parameters, server.process_id)
         else:
             server.pool.remember(self.settings, server.parameters)
@@ -316,7 +324,7 @@ class ClientSession(Session):
         self.port.write_all(CANCELED)
         if self.server is None:  # otherwise it is being made ready, and serves what follows
             if self.pool is not None:
-                self.pool.leave(self)
+                self.pool.leave(self, now)
             self.state = IDLE
             self.resume(now)
 
@@ -371,7 +379,7 @@ class ClientSession(Session):
         else:
             self.port.close()
         if state == WAITING and self.pool is not None:
-            self.pool.leave(self)
+            self.pool.leave(self, now)
         if server is not None:
             server.release(now, in_part=self.framer.passing > 0, abrupt=abrupt)
         self.service.client_closed(self, reason, now)

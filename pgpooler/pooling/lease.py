@@ -77,10 +77,11 @@ class Lease:
 
     def begin(self, client: ClientSession) -> None:
         """The connection is this client's from now on."""
-        self._pooled = client.mode is not PoolMode.SESSION
         self._blocks = BlockGuard(self._server, client) if client.mode is PoolMode.STATEMENT else None
-        self.session_state.begin(client)
-        if self._pooled:
+        shared = client.mode is not PoolMode.SESSION and not self._server.unshared
+        self.session_state.begin(client, pooled=shared)
+        self._pooled = shared
+        if shared:
             self.preparing.begin(client)
         observed = self.session_state.observed
         self._tags = self._blocks is not None or observed or client.startup_settings is not NONE_SET
@@ -182,7 +183,8 @@ class Lease:
     def _restore(self, client: ClientSession, now: float) -> int:
         """Set what the client asked for at its start and has RESET, before its next request."""
         self.session_state.restoring = False
-        if client.startup_settings is NONE_SET or self._server.status == codes.FAILED:
+        nothing_lost = client.startup_settings is NONE_SET or bool(self._server.unshared)
+        if nothing_lost or self._server.status == codes.FAILED:
             return self._look(client, client.framer.type, now)
         self._send_run(client)
         self._server.prepare(restoration(client.startup_settings), now)

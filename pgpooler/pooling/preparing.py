@@ -113,6 +113,11 @@ class Preparing:
         """Replies to Parse, Close and Describe are to be looked at."""
         return bool(self._expected) or self._described is not None
 
+    @property
+    def reason(self) -> str:
+        """Why the lease cannot end, for people; empty: it can."""
+        return "a prepared statement that is too long to be kept" if self.keeps else ""
+
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def look(self, client: ClientSession, kind: int) -> int:

@@ -75,6 +75,7 @@ class ServerSession(Session):
         "statements",
         "status",
         "tainted",
+        "unshared",
         "until",
         "user",
     )
@@ -104,6 +105,7 @@ class ServerSession(Session):
         self.asked = ""  # the statement of our own that the server is running
         self.answer: list[bytes] = []  # the rows it answered with
         self.tainted = ""  # why nobody may use the connection after its client
+        self.unshared = ""  # why only its client can have it; it is tainted then
         self.error: PeerError | None = None  # the last one that no client was told
         self.farewell = False  # the server has said why it will close the connection
         self.expires_at = expires_at
@@ -124,6 +126,11 @@ class ServerSession(Session):
     def last_word_said(self) -> bool:
         """The client can be told nothing more: it is inside a message, or has the server's last error."""
         return self.mid_message or (self.farewell and self.state == ACTIVE)
+
+    @property
+    def kept_by(self) -> str:
+        """What keeps it with its client between transactions, for people; empty: nothing."""
+        return self.unshared or self.lease.session_state.reason or self.lease.preparing.reason
 
     def expired(self, now: float) -> bool:
         """The connection is older than server_lifetime."""
@@ -231,9 +238,10 @@ class ServerSession(Session):
         except PeerError as error:
             if self.state == LOGIN:
                 backend = self.pool.use.backend
-                error.detail = (
-                    error.detail or f"Backend {backend.name} ({backend.host}:{backend.port}) did not let us in."
-                )
+                if self.pool.unshared.logins[self] is None:  # otherwise it is about what the client asked for
+                    error.detail = (
+                        error.detail or f"Backend {backend.name} ({backend.host}:{backend.port}) did not let us in."
+                    )
                 self.fail(error, now)
             else:
                 self.error = error
@@ -352,7 +360,7 @@ class ServerSession(Session):
         error = self.error if asked else None
         client = self.client
         if self.state == STARTING and client is not None and error is not None:
-            client.refuse(error, now)
+            self.pool.unshared.setting_failed(self, client, error, now)
         elif self.state == ASKING and client is not None:
             self._go_on()
             state = self.lease.session_state
@@ -455,7 +463,8 @@ class ServerSession(Session):
         self.port.close()
         self.service.server_closed(self, reason)
         if state == LOGIN:
-            self.pool.failed(self.error or ServerUnavailable(f"server login failed: {reason}"), now)
+            error = self.error or ServerUnavailable(f"server login failed: {reason}")
+            self.pool.unshared.login_failed(self, error, now)
         else:
             self.pool.closed(self, now, share)
         if client is not None:

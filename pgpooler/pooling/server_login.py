@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pgpooler.errors import ProtocolViolation, ServerUnavailable
@@ -14,6 +16,7 @@ from pgpooler.protocol.scram import MECHANISM, ScramClient, State
 if TYPE_CHECKING:
     from pgpooler.pooling.server import ServerSession
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 AFTER_AUTHENTICATION = (codes.PARAMETER_STATUS, codes.BACKEND_KEY_DATA, codes.READY_FOR_QUERY)
 
 
@@ -22,6 +25,7 @@ class ServerLogin:
 
     __slots__ = (
         "_accepted",
+        "_asked_for",
         "_scram",
         "cancel_key",
         "database",
@@ -33,8 +37,9 @@ class ServerLogin:
         "user",
     )
 
-    def __init__(self, user: str, database: str, secret: Secret | None) -> None:
+    def __init__(self, user: str, database: str, secret: Secret | None, asked_for: Mapping[str, str] = NOTHING) -> None:
         self.user = user
+        self._asked_for = asked_for  # in the StartupMessage, beside user and database
         self._scram: ScramClient | None = None
         self._accepted = False
         self.database = database
@@ -72,7 +77,8 @@ class ServerLogin:
 
     def startup(self) -> bytes:
         """The StartupMessage."""
-        return messages.startup_message(codes.PROTOCOL_3_0, {"user": self.user, "database": self.database})
+        parameters = {"user": self.user, "database": self.database, **self._asked_for}
+        return messages.startup_message(codes.PROTOCOL_3_0, parameters)
 
     def receive(self, kind: int, body: bytes) -> bytes | Derivation:
         """Take one message; return the answer (which may be empty), or what must be computed before `derived`.

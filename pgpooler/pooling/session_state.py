@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import PoolMode, ResetPolicy, SessionStatePolicy
+from pgpooler.config.model import ResetPolicy, SessionStatePolicy
 from pgpooler.errors import FeatureNotSupported, PeerError, TooManyConnections
 from pgpooler.pooling import evidence, parameters
 from pgpooler.protocol import messages, sql
@@ -86,11 +86,10 @@ class SessionState:
         self.left = 0
         self.pins = 0
 
-    def begin(self, client: ClientSession) -> None:
-        """A lease begins."""
+    def begin(self, client: ClientSession, *, pooled: bool) -> None:
+        """A lease begins; `pooled`: it may end before the client's session does."""
         self._client = client
         self._route = route = self._server.pool.route
-        pooled = client.mode is not PoolMode.SESSION
         self._policy = route.on_session_state if pooled else SessionStatePolicy.ALLOW
         self._reported = self._server.parameters
         self.unsure = self.restoring = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pgpooler.config.model import PoolMode
 from pgpooler.config.routing import Route
 from pgpooler.errors import PeerError
 from pgpooler.pooling.states import ClientState
@@ -42,7 +43,8 @@ def _idle_transaction(client: ClientSession, server: ServerSession) -> float:
 
 
 def _pinned(client: ClientSession, server: ServerSession) -> float:
-    if not server.lease.session_state.pins or in_transaction(client, server):
+    kept = server.lease.session_state.pins or (server.unshared and client.mode is not PoolMode.SESSION)
+    if not kept or in_transaction(client, server):
         return 0.0
     return max(client.last_traffic, server.last_traffic)
 

@@ -7,10 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-AT_THE_START_ALONE = (
-    "startup parameters are set on a server connection that is there already; one that PostgreSQL takes at the start "
-    "of a connection alone is refused with 55P02"
-)
 SEQUENCES_ARE_NOT_KEPT = (
     "nothing pins a client for what nextval did; the next transaction may have another server connection"
 )
@@ -19,15 +15,12 @@ DEFAULTS_ARE_INVISIBLE = (
 )
 
 WITHOUT_A_SESSION: Mapping[str, str] = {
-    "startup: a parameter that can be set at the start alone": AT_THE_START_ALONE,
     "state: the last value of a sequence": SEQUENCES_ARE_NOT_KEPT,
     "isolation: the end of a sequence": DEFAULTS_ARE_INVISIBLE,
 }
 
 INTENDED: Mapping[str, Mapping[str, str]] = {
-    "session": {
-        "startup: a parameter that can be set at the start alone": AT_THE_START_ALONE,
-    },
+    "session": {},
     "transaction": WITHOUT_A_SESSION,
     "statement": WITHOUT_A_SESSION,
 }

@@ -68,7 +68,7 @@ def test_every_client_gets_what_a_server_of_its_own_would_answer(data: st.DataOb
     )
     clients = [Client(setting.world, "") for _ in range(data.draw(st.integers(1, 3)))]
     setting.world.settle()
-    said = {client: b"" for client in clients}
+    said = dict.fromkeys(clients, b"")
     turns = st.tuples(st.sampled_from(clients), sayings, st.sampled_from((1, 7, 1 << 16)), st.booleans())
     for client, saying, chunk, wait in data.draw(st.lists(turns, min_size=1, max_size=8)):
         words = b"".join(saying).replace(b"{}", b"%02d" % clients.index(client))
