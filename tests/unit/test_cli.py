@@ -201,6 +201,7 @@ def test_route_says_rule_server_and_where_every_value_comes_from(configured: Pat
         ["reserve_pool_size", "0", "built-in"],
         ["reserve_pool_timeout", "5 s", "built-in"],
         ["max_pinned", "5", "built-in"],
+        ["max_prepared_statements", "200", "built-in"],
         ["max_queue", "no limit", "built-in"],
         ["max_user_client_connections", "no limit", "built-in"],
         ["max_db_client_connections", "no limit", "built-in"],

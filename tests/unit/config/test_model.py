@@ -104,6 +104,7 @@ def test_the_built_in_values_of_the_pool_settings() -> None:
         "reserve_pool_size": 0,
         "reserve_pool_timeout": 5,
         "max_pinned": None,
+        "max_prepared_statements": 200,
         "max_queue": 0,
         "max_user_client_connections": 0,
         "max_db_client_connections": 0,

@@ -102,6 +102,7 @@ def test_every_pool_setting_can_be_written_in_a_pool_a_backend_and_the_defaults(
         "min_pool_size": 2,
         "reserve_pool_size": 3,
         "max_pinned": 4,
+        "max_prepared_statements": 50,
         "max_queue": 5,
         "max_user_client_connections": 6,
         "max_db_client_connections": 7,

@@ -8,6 +8,7 @@ from pgpooler.config.model import Backend, PoolMode
 from pgpooler.config.model import Rule as RoutingRule
 from pgpooler.errors import ServerUnavailable
 from pgpooler.pooling import unshared
+from pgpooler.pooling.parameters import NONE_SET
 from pgpooler.pooling.states import ClientState
 from pgpooler.protocol import codes, messages
 from tests.memory import configure
@@ -462,7 +463,7 @@ def test_what_a_client_is_told_at_its_login_comes_from_its_own_connection() -> N
     step(setting)
     for client in (own, other):
         assert [kind for kind, _ in client.received].count("S") == 3
-    assert set(setting.world.pool.known) == {""}
+    assert set(setting.world.pool.known) == {NONE_SET}
 
 
 def test_settings_that_were_taken_before_are_no_longer_taken() -> None:
