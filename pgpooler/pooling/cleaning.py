@@ -78,7 +78,7 @@ class Cleaning:
         elif server.statements.strays:
             strays = b"".join(messages.message(codes.CLOSE, b"S" + name + b"\0") for name in server.statements.strays)
             server.statements.strays.clear()
-            server.send_batch(strays)
+            server.send_batch("Close of statements", strays)
         elif not self._reset and (statement := self._reset_statement()):
             self._reset = True
             server.ask(statement)

@@ -80,9 +80,12 @@ class OfStray(Expected):
 
 
 class OfUnnamed(Expected):
-    """The unnamed statement is prepared or closed, for the client (`client` given) or for ourselves."""
+    """The unnamed statement is prepared or closed, for the client (`client` given) or for ourselves.
 
-    __slots__ = ("_before", "_client", "_first", "_server", "_statement")
+    `alone`: an error before this reply can only be its own, because nothing else is unanswered.
+    """
+
+    __slots__ = ("_alone", "_before", "_client", "_here", "_server", "_statement")
 
     def __init__(
         self,
@@ -91,14 +94,15 @@ class OfUnnamed(Expected):
         statement: Statement | None,
         *,
         client: ClientStatements | None = None,
-        first: bool = False,
+        alone: bool = False,
     ) -> None:
         super().__init__(kind, DROP if client is None else GOES_ON)
         self._server = server
         self._client = client
-        self._before = client.unnamed if client is not None else None
         self._statement = statement
-        self._first = first and kind == codes.PARSE_COMPLETE  # in its batch: an error can only be its own
+        self._before = client.unnamed if client is not None else None
+        self._here = server.unnamed is self._before  # the server has what the client had
+        self._alone = alone and kind == codes.PARSE_COMPLETE
         server.unnamed = statement
         if client is not None:
             client.unnamed = statement
@@ -106,12 +110,17 @@ class OfUnnamed(Expected):
     def undo(self) -> None:
         """A Parse that fails has closed the one before; one that is skipped has not.
 
-        What a later batch has done already stands.
+        Where it may have been either, the server that had it decides.  What a later batch has done already stands.
         """
-        if self._server.unnamed is self._statement:
-            self._server.unnamed = SOMEBODYS
-        if self._client is not None and self._client.unnamed is self._statement:
-            self._client.unnamed = None if self._first else self._before
+        client, server, before = self._client, self._server, self._before
+        if self._alone:
+            before = None
+        elif before is not None and self.kind == codes.PARSE_COMPLETE:
+            before = before.copy()
+        if server.unnamed is self._statement:
+            server.unnamed = before if self._here else SOMEBODYS
+        if client is not None and client.unnamed is self._statement:
+            client.unnamed = before
 
 
 class OfClientParse(Expected):

@@ -15,7 +15,7 @@ from pgpooler.pooling.owed import EXTENDED
 from pgpooler.pooling.parameters import NONE_SET, restoration
 from pgpooler.pooling.preparing import Preparing
 from pgpooler.pooling.refusals import Refusals, with_names_of_client
-from pgpooler.pooling.requests import DROPPED, HOLD, PASS, REFUSE, REWRITTEN, WAIT
+from pgpooler.pooling.requests import APART, DROPPED, HOLD, PASS, REFUSE, REWRITTEN, WAIT
 from pgpooler.pooling.session_state import UNREAD, SessionState
 from pgpooler.pooling.statements import PREFIX
 from pgpooler.pooling.states import ServerState
@@ -125,7 +125,10 @@ class Lease:
                 elif fate == REFUSE:
                     self._refuse_request(client, kind)
                 else:
-                    if fate == HOLD:
+                    if fate == APART:
+                        self._send_run(client)
+                        server.prepare_apart(self.preparing.batch, now)
+                    if fate != WAIT:
                         client.hold()
                     return False
             return False

@@ -36,6 +36,8 @@ FOLDED = frozenset(
         "xmloption",
     )
 )
+LOOKED_UP = ("search_path", "role", "session_authorization")
+"""Of these, what PostgreSQL goes by again each time it runs the statement."""
 IDENTITY = ("session_authorization", "role")
 """Who the session acts as: given up before anything else is set, and taken last, because it decides what may be set.
 Neither is in the view pg_settings, and RESET ALL leaves both."""
@@ -70,6 +72,11 @@ class Settings:
         if known is None:
             known = cls._known[key] = cls(values)
         return known
+
+    def reading(self, digest: Digest) -> Settings:
+        """Return these settings with the constants of statements read as they are under a digest."""
+        values = {name: value for name, value in self.values.items() if name not in FOLDED or name in LOOKED_UP}
+        return Settings.of(values | {name: value for name, value in digest if name not in LOOKED_UP})
 
     @property
     def acts_as_somebody(self) -> bool:
@@ -124,6 +131,15 @@ def reconciliation(before: Settings | None, after: Settings) -> str:
     if changes:
         statements.append("SELECT " + ", ".join(_set(name, value) for name, value in changes))
     return "; ".join(statements) or ";"
+
+
+def rereading(before: Settings, after: Settings) -> str:
+    """Make the statement that changes only how the constants of statements are read."""
+    names = sorted(name for name in {*before.values, *after.values} if name in FOLDED and name not in LOOKED_UP)
+    changed = [name for name in names if before.values.get(name) != after.values.get(name)]
+    changes: list[tuple[str, str | None]] = [(name, None) for name in changed if name in before.values]
+    changes += [(name, after.values[name]) for name in changed if name in after.values]
+    return "SELECT " + ", ".join(_set(name, value) for name, value in changes)
 
 
 def restoration(startup: Settings) -> str:

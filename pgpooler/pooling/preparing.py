@@ -29,7 +29,8 @@ from pgpooler.pooling.expected import (
     OfUnnamed,
 )
 from pgpooler.pooling.owed import BATCH
-from pgpooler.pooling.requests import DROPPED, HOLD, PASS, REFUSE, REWRITTEN, WAIT, own_name, read_names
+from pgpooler.pooling.parameters import rereading
+from pgpooler.pooling.requests import APART, DROPPED, HOLD, PASS, REFUSE, REWRITTEN, WAIT, own_name, read_names
 from pgpooler.pooling.statements import LONGEST_KEPT, MOST_KEPT, PREFIX, UNNAMED, Statement
 from pgpooler.protocol import codes, messages
 
@@ -44,12 +45,13 @@ CLOSE_UNNAMED = messages.message(codes.CLOSE, b"S\0")
 FLUSH = messages.message(codes.FLUSH, b"")
 CHANGED = (b"\0C0A000\0", b"\0RRevalidateCachedQuery\0")  # fields of the error about a plan whose result has changed
 RESULT_CHANGED = FeatureNotSupported("cached plan must not change result type", severity="ERROR")  # its own words
+ALL = b"all"
 DEALLOCATE_ALL = (b"DEALLOCATE ALL", b"DISCARD ALL")  # tags
 SETTINGS_CHANGED = FeatureNotSupported(
-    "the prepared statement cannot be prepared again under the settings it was made with",
+    "the prepared statement was made under other settings and cannot be prepared again in the middle of a pipeline",
     severity="ERROR",
     detail="DateStyle, TimeZone or another setting that constants are read by has another value now.",
-    hint="Prepare the statement again after changing such a setting.",
+    hint="Send a Sync before it, or prepare the statement again after changing such a setting.",
 )
 
 
@@ -57,16 +59,20 @@ class Preparing:
     """The prepared statements of one lease after the other on one server connection."""
 
     __slots__ = (
+        "_alone",
+        "_apart",
         "_bound",
         "_client",
         "_deallocated",
         "_described",
         "_expected",
+        "_failed_apart",
         "_lease",
         "_misshapen",
         "_server",
         "_touched",
         "awaited",
+        "batch",
         "keeps",
     )
 
@@ -76,10 +82,14 @@ class Preparing:
         self._client: ClientSession | None = None
         self._expected: deque[Expected] = deque()
         self._described: OfDescribe | None = None  # its types have come, the shape comes next
+        self._alone = True  # nothing of the batch is unanswered before the first reply that is expected next
         self._deallocated: deque[bytes] = deque()  # names that SQL under way closes, if it succeeds
         self._touched: dict[Hashable, int] = {}  # names and statements -> the batch that did something to them last
         self._bound: list[Statement] = []  # by requests that are under way
         self._misshapen: Statement | None = None  # its rows have another shape here than its client was told
+        self._apart: Statement | None = None  # is being prepared under other settings than those in force
+        self._failed_apart: Statement | None = None
+        self.batch = b""  # what prepares it
         self.awaited: OfDescribe | None = None  # the client waits for this reply
         self.keeps: set[bytes] = set()  # names of statements that only this server has: the lease cannot end
 
@@ -98,7 +108,7 @@ class Preparing:
         self._client = None
         self._expected.clear()
         self.keeps.clear()
-        self.awaited = self._misshapen = None
+        self.awaited = self._misshapen = self._apart = self._failed_apart = None
         self.settled()
 
     def settled(self) -> None:
@@ -122,7 +132,11 @@ class Preparing:
 
     def look(self, client: ClientSession, kind: int) -> int:
         """Look at an extended request at which the framer has stopped; return what is to become of it (`requests`)."""
-        if self._server.owed.skipping or kind == codes.EXECUTE:
+        owed = self._server.owed
+        if not owed.requests or owed.requests[-1] != BATCH:
+            self._alone = True
+        if owed.skipping or kind == codes.EXECUTE:
+            self._alone = False
             return PASS
         if kind == codes.PARSE:
             return self._parse(client)
@@ -154,11 +168,12 @@ class Preparing:
             return HOLD
         if name:
             return self._parse_named(client, name, body, left)
-        first = not self._server.owed.requests or self._server.owed.requests[-1] != BATCH
         statement = Statement(UNNAMED, body, None if state.unsure else client.settings.digest, left)
         self.keeps.discard(UNNAMED)
         self._expect(
-            OfUnnamed(codes.PARSE_COMPLETE, self._server.statements, statement, client=client.statements, first=first),
+            OfUnnamed(
+                codes.PARSE_COMPLETE, self._server.statements, statement, client=client.statements, alone=self._alone
+            ),
             UNNAMED,
         )
         return PASS
@@ -219,6 +234,7 @@ class Preparing:
                 return HOLD
             state.note_text(statement.left, statement.text)
         self._bound.append(statement)
+        self._alone = False
         if not statement.name:
             return PASS
         self._server.statements.named.move_to_end(statement)
@@ -280,10 +296,13 @@ class Preparing:
             return self._refuse(RESULT_CHANGED)
         if server.statements.has(statement):
             return PASS
-        if statement.digest is not None and not self._reads_alike(client, statement):
-            return self._refuse(SETTINGS_CHANGED)
+        if not self._reads_alike(client, statement) and statement is not self._failed_apart:
+            return self._prepare_apart(client, statement)
+        self._failed_apart = None
         self._prepare(statement)
         if statement.shape is None:
+            if statement.name:
+                self._describe(statement)
             return PASS
         self._describe(statement, compare=True)
         self._lease.insert(FLUSH, codes.FLUSH)
@@ -291,7 +310,40 @@ class Preparing:
 
     def _reads_alike(self, client: ClientSession, statement: Statement) -> bool:
         """The settings in force read the statement's constants as they were read when it was prepared."""
-        return self._lease.session_state.unsure or statement.digest == client.settings.digest
+        if statement.digest is None or self._lease.session_state.unsure or statement.digest == client.settings.digest:
+            return True
+        return client.settings.reading(statement.digest) is client.settings
+
+    def _prepare_apart(self, client: ClientSession, statement: Statement) -> int:
+        """Have a statement prepared under the settings it was made with, which are not those in force any more."""
+        server = self._server
+        if server.owed.requests:
+            return self._refuse(SETTINGS_CHANGED) if server.owed.open_batch else HOLD
+        if statement.digest is not None:
+            then, now = client.settings.reading(statement.digest), client.settings
+            self._apart = statement
+            self.batch = (
+                _run(rereading(now, then))
+                + statement.parse(statement.name)
+                + messages.message(codes.DESCRIBE, b"S" + statement.name + b"\0")
+                + _run(rereading(then, now))
+            )
+        return APART
+
+    def prepared_apart(self, error: PeerError | None, shape: bytes) -> None:
+        """That is done, or it failed: then it is tried again under the settings in force, and the client hears why."""
+        statement, self._apart = self._apart, None
+        if statement is None:
+            return
+        if error is not None:
+            self._failed_apart = statement
+            return
+        if statement.name:
+            self._server.statements.named[statement] = None
+        else:
+            self._server.statements.unnamed = statement
+        if statement.shape is not None and statement.shape != shape:
+            self.compared(statement, same=False)
 
     def _prepare(self, statement: Statement) -> None:
         """Let the server prepare a statement for us, in front of what the client has said."""
@@ -353,6 +405,7 @@ class Preparing:
         return owed.answered <= self._touched.get(key, -1) < owed.asked
 
     def _expect(self, expected: Expected, *touched: Hashable) -> None:
+        self._alone = True
         expected.batch = self._server.owed.asked
         self._expected.append(expected)
         for key in touched:
@@ -365,7 +418,12 @@ class Preparing:
         statements = client.statements
         if not statements.named:
             return []
-        self._deallocated.extend(name for name in sql_names.deallocated(text) if name in statements.named)
+        for name in sql_names.deallocated(text):
+            if name == ALL:
+                self._touched.update(dict.fromkeys(statements.named, self._server.owed.asked))
+            elif name in statements.named:
+                self._deallocated.append(name)
+                self._touched[name] = self._server.owed.asked
         strays = self._server.statements.strays
         return [name for name in sql_names.spoken_of(text) if name in statements.named and name not in strays]
 
@@ -451,3 +509,16 @@ class Preparing:
             undone.append(self._expected.popleft())
         for expected in reversed(undone):
             expected.undo()
+
+
+def _run(text: str) -> bytes:
+    """Make what runs a statement of ours within a batch and leaves neither statement nor portal."""
+    parse = NO_STATEMENT + b"\0" + messages.encode_text(text) + bytes(3)
+    bind = NO_STATEMENT + b"\0" + NO_STATEMENT + bytes(7)
+    return (
+        messages.message(codes.PARSE, parse)
+        + messages.message(codes.BIND, bind)
+        + messages.message(codes.EXECUTE, NO_STATEMENT + bytes(5))
+        + messages.message(codes.CLOSE, b"P" + NO_STATEMENT + b"\0")
+        + CLOSE_NOTHING
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pgpooler.pooling.statements import PREFIX
 from pgpooler.protocol.framer import Framer
 
-PASS, WAIT, HOLD, REFUSE, REWRITTEN, DROPPED = range(6)
+PASS, WAIT, HOLD, REFUSE, REWRITTEN, DROPPED, APART = range(7)
 """It goes on as it is; it is not here whole; it has its turn later; the server is not to run it; its beginning has
-been replaced; something else has gone out instead."""
+been replaced; something else has gone out instead; it has its turn when a batch of our own is done."""
 LONGEST_NAME = 1 << 16  # bytes; PostgreSQL cuts names at 63
 
 

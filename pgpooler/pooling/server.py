@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.cleaning import CLEANING_TIMEOUT, Cleaning
+from pgpooler.pooling.expected import shape_of
 from pgpooler.pooling.lease import Lease
 from pgpooler.pooling.owed import Owed
 from pgpooler.pooling.parameters import NONE_SET, Reported, Settings, reconciliation
@@ -22,6 +23,7 @@ from pgpooler.pooling.traffic import (
     ASYNCHRONOUS,
     REPLIES,
     REPLIES_AND_ROWS,
+    REPLIES_AND_SHAPES,
     REPLIES_AND_TAGS,
     REPLIES_OUT_OF_TURN,
     SEVERITY_WITHIN,
@@ -40,7 +42,14 @@ STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parame
 PROBE_TIMEOUT = 10.0
 
 LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED, REFUSING, ASKING = ServerState
-WATCHED = {ASKING: REPLIES_AND_ROWS, CLEANING: REPLIES_AND_TAGS, IDLE: REPLIES_OUT_OF_TURN}
+MAKING_KNOWN, PREPARING_APART = "names of statements", "a statement under its settings"
+"""What is asked of a server in extended messages of ours."""
+WATCHED = {
+    ASKING: REPLIES_AND_ROWS,
+    CLEANING: REPLIES_AND_TAGS,
+    STARTING: REPLIES_AND_SHAPES,
+    IDLE: REPLIES_OUT_OF_TURN,
+}
 """What is looked at of what is for us; else REPLIES."""
 
 
@@ -71,6 +80,7 @@ class ServerSession(Session):
         "process_id",
         "service",
         "settings",
+        "shape",
         "state",
         "statements",
         "status",
@@ -104,6 +114,7 @@ class ServerSession(Session):
         self.lease = Lease(self)
         self.asked = ""  # the statement of our own that the server is running
         self.answer: list[bytes] = []  # the rows it answered with
+        self.shape = b""  # of the rows of the statement that was prepared for a client
         self.tainted = ""  # why nobody may use the connection after its client
         self.unshared = ""  # why only its client can have it; it is tainted then
         self.error: PeerError | None = None  # the last one that no client was told
@@ -189,14 +200,23 @@ class ServerSession(Session):
 
     def make_known(self, parses: bytes, now: float) -> None:
         """Have statements prepared before the client may go on; what the server thinks of them it will say again."""
+        self._prepare_batch(MAKING_KNOWN, parses, now)
+
+    def prepare_apart(self, batch: bytes, now: float) -> None:
+        """Have a statement prepared under settings of its own before the client may go on."""
+        self._prepare_batch(PREPARING_APART, batch, now)
+
+    def _prepare_batch(self, asked: str, batch: bytes, now: float) -> None:
         self.becoming = self.settings
         self.state = STARTING
+        self.shape = b""
         self._patience(STARTING_TIMEOUT, now)
-        self.send_batch(parses)
+        self.send_batch(asked, batch)
 
-    def send_batch(self, messages_of_ours: bytes) -> None:
+    def send_batch(self, asked: str, messages_of_ours: bytes) -> None:
         """Send extended messages of our own, and the Sync that ends them."""
-        self.asked = ""
+        self.asked = asked
+        self.error = None
         self.owed.sent(codes.PARSE)
         self.owed.sent(codes.SYNC)
         self.port.write_all(messages_of_ours + messages.SYNC)
@@ -330,6 +350,10 @@ class ServerSession(Session):
                 return False
             self.farewell = is_last_error(framer.body())
             self.owed.error()
+        elif kind == codes.ROW_DESCRIPTION and self.state == STARTING:
+            if not framer.take(TAKEN_LIMIT):
+                return False
+            self.shape = shape_of(framer.body())
         elif kind == codes.DATA_ROW and self.state == ASKING:
             if not framer.take(TAKEN_LIMIT):
                 return False
@@ -359,6 +383,10 @@ class ServerSession(Session):
         asked, self.asked = self.asked, ""
         error = self.error if asked else None
         client = self.client
+        if self.state == STARTING and asked == PREPARING_APART:
+            self.lease.preparing.prepared_apart(error, self.shape)
+        if asked in (MAKING_KNOWN, PREPARING_APART):
+            error = None  # the client will hear of it
         if self.state == STARTING and client is not None and error is not None:
             self.pool.unshared.setting_failed(self, client, error, now)
         elif self.state == ASKING and client is not None:

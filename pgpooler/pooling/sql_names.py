@@ -13,13 +13,13 @@ def spoken_of(text: bytes) -> set[bytes]:
 
 
 def deallocated(text: bytes) -> list[bytes]:
-    """Return the names of the statements that a text deallocates, in order; `all` is one of them."""
+    """Return the names of the statements that a text deallocates, in order; `all`: every one (so does DISCARD ALL)."""
     names = []
     after = False
     for token in tokens(text):
         if after and token.word not in OPTIONAL:
             names.append(token.word)
             after = False
-        elif token.kind == WORD and token.word == b"deallocate":
+        elif token.kind == WORD and token.word in (b"deallocate", b"discard"):
             after = True
     return names

@@ -48,6 +48,10 @@ class Statement:
         """What it says."""
         return self.body.partition(b"\0")[0]
 
+    def copy(self) -> Statement:
+        """Return another one that says the same."""
+        return Statement(self.name, self.again, self.digest, self.left)
+
     def parse(self, name: bytes) -> bytes:
         """Make the Parse that prepares it under a name."""
         return messages.message(codes.PARSE, name + b"\0" + self.again)

@@ -153,7 +153,7 @@ class Reading:
 
     def _discard(self) -> None:
         if self._key(self._first + 1) == b"all":
-            self._found |= SETTINGS | RESTORING
+            self._found |= SETTINGS | RESTORING | STATEMENTS
 
     def _declare(self) -> None:
         header = self._keys[: self._keys.index(b"for")] if b"for" in self._keys else self._keys
