@@ -53,8 +53,8 @@ def typed(kind: int, body: bytes = b"", *, length: int | None = None) -> bytes:
     return struct.pack("!BI", kind, 4 + len(body) if length is None else length) + body
 
 
-def query(text: str) -> bytes:
-    return encode(frontend("Query", query=text.encode()))
+def query(text: str | bytes) -> bytes:
+    return encode(frontend("Query", query=text.encode() if isinstance(text, str) else text))
 
 
 def parse(text: str, *, name: bytes = b"", types: tuple[int, ...] = ()) -> bytes:
