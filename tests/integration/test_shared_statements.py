@@ -13,7 +13,6 @@ from pgpooler.demo.postgres import PostgresServer
 from spec.codec import Instance
 from tests.integration.clients import Script, Switch, answers, assert_as_direct
 from tests.integration.conftest import DataPlanes
-from tests.integration.data_planes import RunningDataPlane, wait_until
 from tests.integration.wire import (
     SYNC,
     Address,
@@ -387,22 +386,3 @@ def test_a_bind_of_twenty_mebibytes_reaches_its_statement(data_planes: DataPlane
         for _ in range(3):
             switch.turn()
             assert row_values(answers(client, ran(large), ran(b"small"))) == [str(len(large)), "yyy", "5", "all"]
-
-
-def test_an_answer_that_comes_while_half_of_the_next_bind_is_forwarded_releases_nothing(
-    data_planes: DataPlanes, shared_database: str
-) -> None:
-    """Bugs 8 and 15: what begins behind ReadyForQuery belongs to the same server connection."""
-    under_test: RunningDataPlane = data_planes("transaction", pool_size=1)
-    second = ran(b"z" * 2**20)
-    with clients(under_test.address, shared_database) as (client, other):
-        answers(client, prepared("SELECT length($1)"))
-        for cut in (1, 5, 7, 100, 2**16, 2**19, len(second) - len(SYNC)):
-            client.send(ran(b"first"), second[:cut])
-            assert row_values(client.until()) == ["5"]
-            other.send(query("SELECT 'other'"))
-            if cut >= 100:  # behind both names, so that some of it has been forwarded
-                wait_until(lambda: under_test.snapshot()["waiting"] == 1)
-            client.send(second[cut:])
-            assert row_values(client.until()) == [str(2**20)]
-            assert row_values(other.until()) == ["other"]
