@@ -66,7 +66,13 @@ LIVES: dict[str, Script] = {
         ran(),
         "DROP TABLE later",
         ran(),
-        prepared("TABLE later", b"t"),
+    ),
+    "Parse of a known text, whose table is gone": (
+        "DROP TABLE IF EXISTS gone; CREATE TABLE gone ()",
+        prepared("TABLE gone"),
+        "DROP TABLE gone",
+        prepared("TABLE gone", b"t"),
+        ran(name=b"t"),
     ),
     "an error before a statement that the server may not know": (
         prepared(ONE),

@@ -140,7 +140,6 @@ CHANGES: dict[str, str] = {
     "another name": "ALTER TABLE t RENAME b TO c",
     "a table like it": MADE,
     "a table unlike it": "DROP TABLE t; CREATE TABLE t AS SELECT 1.5 AS a",
-    "no table": "DROP TABLE t",
 }
 
 
@@ -348,7 +347,7 @@ def test_clients_with_the_same_names_for_different_texts_each_meet_their_own(
     address = data_planes(mode, max_prepared_statements=limit).address
     with Switch(address, database) as switch, clients(address, database, 6) as everybody:
         owned: list[dict[bytes, str]] = [{} for _ in everybody]
-        for turn in range(30):
+        for turn in range(25):
             awaited = []
             for number in chance.sample(range(len(everybody)), len(everybody)):
                 for _ in range(chance.randint(1, 3)):
@@ -368,13 +367,14 @@ def test_a_text_of_one_mebibyte_is_prepared_on_every_server_connection(
     data_planes: DataPlanes, shared_database: str
 ) -> None:
     """W10."""
-    text = f"SELECT length('{'x' * 2**20}'), $1::text"
+    start, end = "SELECT length('", "'), $1::text"
+    text = start + "x" * (2**20 - len(start + end)) + end
     address = data_planes().address
     with Switch(address, shared_database) as switch, clients(address, shared_database, 1) as (client,):
         answers(client, prepared(text), prepared(text, b""))
         for name in (b"s", b"", b"s", b""):
             switch.turn()
-            assert row_values(answers(client, ran(b"value", name=name))) == [str(2**20), "value"]
+            assert row_values(answers(client, ran(b"value", name=name))) == [str(text.count("x") - 1), "value"]
 
 
 def test_a_bind_of_twenty_mebibytes_reaches_its_statement(data_planes: DataPlanes, shared_database: str) -> None:
