@@ -13,7 +13,11 @@ from tests.integration.clients import Script, Switch, answers, played
 from tests.integration.conftest import DataPlanes
 from tests.integration.wire import SYNC, Address, Wire, bind, execute, parse, query, row_values
 
-MODES = ["transaction", "statement"]
+IN_STATEMENT_MODE = (
+    "SET", "SET in a series", "several in one Query", "RESET", "DISCARD ALL", "set_config with values", "SET ROLE",
+    "SET SESSION AUTHORIZATION",
+)  # fmt: skip
+"""What is asked in statement mode too, which differs in when a request is served and not in what becomes of it."""
 SHOWN = (
     "work_mem", "TimeZone", "DateStyle", "IntervalStyle", "search_path", "application_name", "client_encoding",
     "statement_timeout", "default_transaction_read_only", "default_transaction_isolation", "session_replication_role",
@@ -257,7 +261,10 @@ def assert_settings_as_direct(
 # -- tests -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mode", "case"), [(mode, case) for mode in MODES for case in SCRIPTS])
+@pytest.mark.parametrize(
+    ("mode", "case"),
+    [("transaction", case) for case in SCRIPTS] + [("statement", case) for case in IN_STATEMENT_MODE],
+)
 def test_a_setting_is_what_it_is_on_a_direct_connection_and_for_nobody_else(
     mode: str, case: str, data_planes: DataPlanes, postgres: PostgresServer, shared_database: str
 ) -> None:

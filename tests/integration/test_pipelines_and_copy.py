@@ -12,7 +12,7 @@ from spec.codec import encode, frontend
 from tests.integration.clients import Switch, answers, background, comparable
 from tests.integration.conftest import DataPlanes
 from tests.integration.data_planes import RunningDataPlane, wait_until
-from tests.integration.test_prepared_statements import BLOCKS, LIVES, MODES, ONE, TWO
+from tests.integration.test_prepared_statements import BLOCKS, LIVES, ONE, TWO
 from tests.integration.wire import (
     COPY_DONE,
     FLUSH,
@@ -34,6 +34,7 @@ from tests.integration.wire import (
     sqlstate,
 )
 
+MODES = ["transaction", "statement"]
 COPY_FAIL = encode(frontend("CopyFail", reason=b"changed my mind"))
 ADD = encode(frontend("FunctionCall", function=177, formats=(), arguments=(b"3", b"4"), result_format=0))
 """A call of int4pl."""

@@ -13,7 +13,12 @@ from tests.integration.clients import Script, assert_as_direct
 from tests.integration.conftest import DataPlanes
 from tests.integration.wire import SYNC, bind, called, close, closed, described, execute, parse, prepared, query, ran
 
-MODES = ["transaction", "statement"]
+IN_STATEMENT_MODE = (
+    "named", "unnamed", "unnamed, and a Query", "a name in use", "a name again", "Parse that was skipped",
+    "Close that was skipped", "an error before a statement that the server may not know", "DEALLOCATE", "DEALLOCATE ALL",
+    "DISCARD ALL", "EXECUTE",
+)  # fmt: skip
+"""What is asked in statement mode too, which differs in when a request is served and not in what becomes of it."""
 
 # -- the life of a statement -------------------------------------------------------------------------------------------
 
@@ -228,7 +233,10 @@ BLOCKS: dict[str, Script] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("mode", "case"), [(mode, case) for mode in MODES for case in LIVES])
+@pytest.mark.parametrize(
+    ("mode", "case"),
+    [("transaction", case) for case in LIVES] + [("statement", case) for case in IN_STATEMENT_MODE],
+)
 def test_a_statement_lives_as_long_as_on_a_direct_connection(
     mode: str, case: str, data_planes: DataPlanes, postgres: PostgresServer, shared_database: str
 ) -> None:
