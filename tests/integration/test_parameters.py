@@ -301,5 +301,7 @@ def test_a_setting_in_the_clients_encoding_is_byte_for_byte_the_same(
     script: Script = [request for text in ENCODED[encoding] for request in (query(text), SHOW)]
     address = data_planes().address
     assert_settings_as_direct(script, address, postgres, shared_database, client_encoding=encoding)
+    # Without search_path: what PostgreSQL told of it before does not become wrong by another encoding, but may be told.
+    script = [request for text in ENCODED[encoding] if b"path" not in text for request in (query(text), SHOW)]
     script = [query(f"SET client_encoding = '{encoding}'"), *script, query("RESET client_encoding"), SHOW]
     assert_settings_as_direct(script, address, postgres, shared_database)

@@ -15,8 +15,8 @@ from tests.integration.wire import SYNC, bind, called, close, closed, described,
 
 IN_STATEMENT_MODE = (
     "named", "unnamed", "unnamed, and a Query", "a name in use", "a name again", "Parse that was skipped",
-    "Close that was skipped", "an error before a statement that the server may not know", "DEALLOCATE", "DEALLOCATE ALL",
-    "DISCARD ALL", "EXECUTE",
+    "Close that was skipped", "an error before a statement that the server may not know", "DEALLOCATE", "EXECUTE",
+    "DEALLOCATE ALL", "DISCARD ALL",
 )  # fmt: skip
 """What is asked in statement mode too, which differs in when a request is served and not in what becomes of it."""
 
