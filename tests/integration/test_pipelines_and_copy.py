@@ -312,7 +312,7 @@ def test_a_copy_that_its_client_leaves_is_undone_and_disturbs_nobody(
                 answers(client, COPY_IN)
                 switch.turn()
                 client.send(IN, GOOD, GOOD[: 3 + number], SYNC if number % 2 else b"")
-                client.until("CopyInResponse")
+                assert client.until("CopyInResponse", "ErrorResponse")[-1].name == "CopyInResponse"
             for _ in range(2):
                 (row,) = [message["data"] for message in answers(other, OUT) if message.name == "CopyData"]
                 assert row == b"0\n"
