@@ -6,16 +6,18 @@ import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pgpooler.demo.postgres import PostgresServer
 from tests.integration import servers
-from tests.integration.data_planes import DataPlaneFactory
+from tests.integration.data_planes import DataPlaneFactory, RunningDataPlane
 from tests.integration.poolers import PoolerFactory
 from tests.integration.servers import TwoServers
 
 StartServer = Callable[..., PostgresServer]
+DataPlanes = Callable[..., RunningDataPlane]
 
 
 @pytest.fixture(scope="session")
@@ -42,13 +44,27 @@ def start_server() -> Iterator[StartServer]:
         yield start
 
 
+@contextlib.contextmanager
+def new_database(server: PostgresServer) -> Iterator[str]:
+    """Create an empty database for a while."""
+    name = f"test_{uuid.uuid4().hex}"
+    server.execute(f"CREATE DATABASE {name}")
+    yield name
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def database(postgres: PostgresServer) -> Iterator[str]:
     """The name of an empty database on `postgres` that belongs to one test alone."""
-    name = f"test_{uuid.uuid4().hex}"
-    postgres.execute(f"CREATE DATABASE {name}")
-    yield name
-    postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_database(postgres) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def shared_database(postgres: PostgresServer) -> Iterator[str]:
+    """The name of a database that is shared by the tests of a module, so leave it empty."""
+    with new_database(postgres) as name:
+        yield name
 
 
 @pytest.fixture
@@ -72,3 +88,24 @@ def data_plane(tmp_path: Path) -> Iterator[DataPlaneFactory]:
         yield factory
     finally:
         factory.stop()
+
+
+@pytest.fixture(scope="module")
+def data_planes(two_servers: TwoServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlanes]:
+    """Data planes with pools of two, shared by the tests of a module: `data_planes("statement", **defaults)`.
+
+    When the tests are over nothing may be left of any client.
+    """
+    with contextlib.ExitStack() as stack:
+        running: dict[object, RunningDataPlane] = {}
+
+        def start(mode: str = "transaction", **keys: Any) -> RunningDataPlane:
+            kind = (mode, *keys.items())
+            if kind not in running:
+                factory = DataPlaneFactory(tmp_path_factory.mktemp(mode))
+                stack.callback(factory.stop)
+                defaults = {"pool_mode": mode, "pool_size": 2, **keys}
+                running[kind] = factory(two_servers.configuration(routing={"defaults": defaults}))
+            return running[kind]
+
+        yield start

@@ -24,6 +24,8 @@ SSL_REQUEST = encode(frontend("SSLRequest"))
 GSSENC_REQUEST = encode(frontend("GSSENCRequest"))
 TERMINATE = encode(frontend("Terminate"))
 SYNC = encode(frontend("Sync"))
+FLUSH = encode(frontend("Flush"))
+COPY_DONE = encode(frontend("CopyDone"))
 Address = tuple[str, int]
 
 
@@ -51,26 +53,31 @@ def typed(kind: int, body: bytes = b"", *, length: int | None = None) -> bytes:
     return struct.pack("!BI", kind, 4 + len(body) if length is None else length) + body
 
 
-def query(text: str) -> bytes:
-    return encode(frontend("Query", query=text.encode()))
+def query(text: str | bytes) -> bytes:
+    return encode(frontend("Query", query=text.encode() if isinstance(text, str) else text))
 
 
 def parse(text: str, *, name: bytes = b"", types: tuple[int, ...] = ()) -> bytes:
     return encode(frontend("Parse", statement=name, query=text.encode(), types=types))
 
 
+def bind(*values: bytes | None, name: bytes = b"", portal: bytes = b"") -> bytes:
+    """A Bind of text values, to the unnamed portal unless told otherwise."""
+    return encode(frontend("Bind", portal=portal, statement=name, formats=(), values=values, result_formats=()))
+
+
+def execute(limit: int = 0, *, portal: bytes = b"") -> bytes:
+    return encode(frontend("Execute", portal=portal, limit=limit))
+
+
+def describe(name: bytes = b"") -> bytes:
+    """A Describe of a statement."""
+    return encode(frontend("Describe", kind=b"S", target=name))
+
+
 def close(name: bytes = b"") -> bytes:
     """A Close of a statement."""
     return encode(frontend("Close", kind=b"S", target=name))
-
-
-def bind(*values: bytes | None, name: bytes = b"") -> bytes:
-    """A Bind of text values to the unnamed portal."""
-    return encode(frontend("Bind", portal=b"", statement=name, formats=(), values=values, result_formats=()))
-
-
-def execute(limit: int = 0) -> bytes:
-    return encode(frontend("Execute", portal=b"", limit=limit))
 
 
 def copy_data(data: bytes) -> bytes:
@@ -80,6 +87,27 @@ def copy_data(data: bytes) -> bytes:
 def extended(text: str, *values: bytes | None) -> bytes:
     """Parse, Bind, Execute and Sync of one statement."""
     return parse(text) + bind(*values) + execute() + SYNC
+
+
+def prepared(text: str, name: bytes = b"s", types: tuple[int, ...] = ()) -> bytes:
+    return parse(text, name=name, types=types) + SYNC
+
+
+def called(*values: bytes | None, name: bytes = b"s") -> bytes:
+    """Bind and Execute, without Sync."""
+    return bind(*values, name=name) + execute()
+
+
+def ran(*values: bytes | None, name: bytes = b"s") -> bytes:
+    return called(*values, name=name) + SYNC
+
+
+def described(name: bytes = b"s") -> bytes:
+    return describe(name) + SYNC
+
+
+def closed(name: bytes = b"s") -> bytes:
+    return close(name) + SYNC
 
 
 def error_fields(error: Instance) -> dict[str, str]:
@@ -109,6 +137,8 @@ class Wire:
         self.process_id = 0
         self.key = b""
         self.received = b""
+        self.told: dict[str, bytes] = {}
+        """What the server said last of each parameter that it reports."""
 
     def __enter__(self) -> Wire:
         return self
@@ -174,7 +204,13 @@ class Wire:
         if end is None or end > len(self.received):
             return None
         data, self.received = self.received[:end], self.received[end:]
-        return decode(data, Sender.BACKEND, version=self.version)
+        message = decode(data, Sender.BACKEND, version=self.version)
+        if message.name == "ParameterStatus":
+            parameter, setting = message["parameter"], message["setting"]
+            assert isinstance(parameter, bytes)
+            assert isinstance(setting, bytes)
+            self.told[parameter.decode()] = setting
+        return message
 
     def until(self, *names: str) -> list[Instance]:
         """Every message up to the first with one of these names (ReadyForQuery if none is given), included."""
