@@ -123,6 +123,22 @@ class OfUnnamed(Expected):
             client.unnamed = before
 
 
+class OfUnkept(Expected):
+    """The client has a statement that only this server has: `keeps` are the names of such statements."""
+
+    __slots__ = ("_keeps", "_name")
+
+    def __init__(self, keeps: set[bytes], name: bytes) -> None:
+        super().__init__(codes.PARSE_COMPLETE, GOES_ON)
+        self._keeps = keeps
+        self._name = name
+        keeps.add(name)
+
+    def undo(self) -> None:
+        """It has not."""
+        self._keeps.discard(self._name)
+
+
 class OfClientParse(Expected):
     """The client has prepared a named statement; `fate` says what stands for its ParseComplete."""
 

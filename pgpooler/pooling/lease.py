@@ -5,6 +5,7 @@ There is one such object for each server connection; `begin` and `end` say whose
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pgpooler.config.model import PoolMode
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pgpooler.pooling.server import ServerSession
 
 TAKEN = (codes.COMMAND_COMPLETE, *PREPARED)  # replies that are looked at whole
-BEGINNINGS = (codes.QUERY, codes.FUNCTION_CALL, *EXTENDED)  # of a request
+MAY_CLOSE = re.compile(rb"deallocate|discard", re.IGNORECASE)  # within a DO, prepared statements
 OURS = (ServerState.STARTING, ServerState.REFUSING, ServerState.ASKING)
 """States in which the server of a client runs a statement of our own."""
 
@@ -137,10 +138,11 @@ class Lease:
 
     def _look(self, client: ClientSession, kind: int, now: float) -> int:
         """Look at a request; return what is to become of it (`requests`)."""
-        if self.session_state.restoring and kind in BEGINNINGS and not self._server.owed.requests:
-            return self._restore(client, now)
         if self._pooled and kind in EXTENDED:
             return self.preparing.look(client, kind)
+        if self._pooled and kind == codes.SYNC:
+            self.preparing.sync()
+            return PASS
         if not self.session_state.observed:
             return PASS
         if kind == codes.QUERY:
@@ -164,7 +166,7 @@ class Lease:
             if bits:
                 if bits & evidence.PINNING and state.refuses(bits):
                     return REFUSE
-                if bits & evidence.STATEMENTS and self._pooled and self._make_known(client, text, now):
+                if self._pooled and self._closes_statements(client, bits, text, now):
                     return HOLD
                 state.note_text(bits, text)
         if self._pooled:
@@ -183,15 +185,15 @@ class Lease:
         state.note_text(bits | (evidence.PREPARED if named else 0), text)
         return PASS
 
-    def _restore(self, client: ClientSession, now: float) -> int:
-        """Set what the client asked for at its start and has RESET, before its next request."""
-        self.session_state.restoring = False
-        nothing_lost = client.startup_settings is NONE_SET or bool(self._server.unshared)
-        if nothing_lost or self._server.status == codes.FAILED:
-            return self._look(client, client.framer.type, now)
-        self._send_run(client)
-        self._server.prepare(restoration(client.startup_settings), now)
-        return HOLD
+    def _closes_statements(self, client: ClientSession, bits: int, text: bytes, now: float) -> bool:
+        """See to the prepared statements of which a Query speaks, or may; True: it has to wait."""
+        if bits & evidence.STATEMENTS:
+            if self._make_known(client, text, now):
+                return True
+            self.preparing.deallocates(client, text)
+        elif bits & evidence.CLEANING and MAY_CLOSE.search(text):
+            self._server.statements.lost = True
+        return False
 
     def _make_known(self, client: ClientSession, text: bytes, now: float) -> bool:
         """Let the server know by name the client's statements of which a Query speaks; True: the Query has to wait."""
@@ -346,13 +348,41 @@ class Lease:
         if kind == codes.COMMAND_COMPLETE:
             self._look_at_tag()
         elif kind == codes.PARAMETER_STATUS:
-            self.session_state.parameter_changed()
-            client.told = self._server.parameters
+            return self._takes_parameter(client)
         elif kind in PREPARED:
             return self._takes_reply(kind)
         elif kind == codes.ERROR_RESPONSE and (self._pooled or self.refusals):
             return self._replace_error(client)
-        return self._blocks is not None and self._blocks.takes(kind, now)
+        if self._blocks is not None and self._blocks.takes(kind, now):
+            return True
+        return kind == codes.READY_FOR_QUERY and self.session_state.restoring and self._restores(client, now)
+
+    def _takes_parameter(self, client: ClientSession) -> bool:
+        """Look at a ParameterStatus; one that came of a RESET may not say what the client's own value is."""
+        framer = self._server.framer
+        self.session_state.parameter_changed()
+        if not self.session_state.restoring:
+            client.told = self._server.parameters
+            return False
+        self.pass_on_run()
+        framer.drop()
+        return True
+
+    def _restores(self, client: ClientSession, now: float) -> bool:
+        """Set again what the client asked for at its start and has RESET, before it hears that the server is ready.
+
+        Where more is under way already that cannot be; then the client is told what is in force.
+        """
+        server = self._server
+        self.session_state.restoring = False
+        nothing_lost = client.startup_settings is NONE_SET or bool(server.unshared)
+        self.pass_on_run()
+        if nothing_lost or server.owed.requests or server.status == codes.FAILED:
+            client.tell(server.parameters)
+            return False
+        server.framer.drop()
+        server.restore(restoration(client.startup_settings), now)
+        return True
 
     def _look_at_tag(self) -> None:
         framer = self._server.framer

@@ -151,7 +151,8 @@ def restoration(startup: Settings) -> str:
     equals, differs = "OPERATOR(pg_catalog.=)", "OPERATOR(pg_catalog.<>)"
     rows = ", ".join(f"({literal(name)}, {literal(value)})" for name, value in startup.values.items())
     return (
-        f"SELECT pg_catalog.set_config(name, value, false) FROM (VALUES {rows}) AS startup (name, value) WHERE CASE "
+        f"SELECT pg_catalog.set_config(name, value, false) IS NULL FROM (VALUES {rows}) AS startup (name, value) "
+        "WHERE CASE "
         f"WHEN name {equals} 'role' THEN pg_catalog.current_setting('role') {equals} '{NO_ROLE}' "
         f"WHEN name {equals} 'session_authorization' THEN false "
         f"WHEN pg_catalog.strpos(name, '.') {equals} 0 THEN EXISTS (SELECT FROM pg_catalog.pg_settings AS now "
@@ -197,7 +198,8 @@ def literal(text: str) -> str:
 
 
 def _set(name: str, value: str | None) -> str:
-    return f"pg_catalog.set_config({literal(name)}, {NULL if value is None else literal(value)}, false)"
+    """Set, and answer with what any client_encoding can hold."""
+    return f"pg_catalog.set_config({literal(name)}, {NULL if value is None else literal(value)}, false) IS NULL"
 
 
 def _in_hexadecimal(expression: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pgpooler.errors import FeatureNotSupported, PeerError
 from pgpooler.pooling import evidence, sql_names
+from pgpooler.pooling.dropped import Dropped
 from pgpooler.pooling.expected import (
     DROP,
     GOES_ON,
@@ -26,12 +27,13 @@ from pgpooler.pooling.expected import (
     OfDescribe,
     OfServer,
     OfStray,
+    OfUnkept,
     OfUnnamed,
 )
 from pgpooler.pooling.owed import BATCH
 from pgpooler.pooling.parameters import rereading
 from pgpooler.pooling.requests import APART, DROPPED, HOLD, PASS, REFUSE, REWRITTEN, WAIT, own_name, read_names
-from pgpooler.pooling.statements import LONGEST_KEPT, MOST_KEPT, PREFIX, UNNAMED, Statement
+from pgpooler.pooling.statements import LONGEST_KEPT, LONGEST_NAME, MOST_KEPT, PREFIX, UNNAMED, Statement
 from pgpooler.protocol import codes, messages
 
 if TYPE_CHECKING:
@@ -43,9 +45,10 @@ NO_STATEMENT = PREFIX + b"none"  # the name of none
 CLOSE_NOTHING = messages.message(codes.CLOSE, b"S" + NO_STATEMENT + b"\0")
 CLOSE_UNNAMED = messages.message(codes.CLOSE, b"S\0")
 FLUSH = messages.message(codes.FLUSH, b"")
+UNKNOWN = b"\0C26000\0"  # field of the error about a statement that does not exist
 CHANGED = (b"\0C0A000\0", b"\0RRevalidateCachedQuery\0")  # fields of the error about a plan whose result has changed
 RESULT_CHANGED = FeatureNotSupported("cached plan must not change result type", severity="ERROR")  # its own words
-ALL = b"all"
+DEALLOCATE = b"DEALLOCATE"
 DEALLOCATE_ALL = (b"DEALLOCATE ALL", b"DISCARD ALL")  # tags
 SETTINGS_CHANGED = FeatureNotSupported(
     "the prepared statement was made under other settings and cannot be prepared again in the middle of a pipeline",
@@ -63,14 +66,15 @@ class Preparing:
         "_apart",
         "_bound",
         "_client",
-        "_deallocated",
         "_described",
+        "_dropped",
         "_expected",
         "_failed_apart",
         "_lease",
         "_misshapen",
         "_server",
         "_touched",
+        "_unbound",
         "awaited",
         "batch",
         "keeps",
@@ -82,8 +86,9 @@ class Preparing:
         self._client: ClientSession | None = None
         self._expected: deque[Expected] = deque()
         self._described: OfDescribe | None = None  # its types have come, the shape comes next
+        self._unbound: Statement | None = None  # the unnamed one, prepared in this batch and not used in it
         self._alone = True  # nothing of the batch is unanswered before the first reply that is expected next
-        self._deallocated: deque[bytes] = deque()  # names that SQL under way closes, if it succeeds
+        self._dropped: deque[Dropped] = deque()  # what SQL under way closes, if it succeeds
         self._touched: dict[Hashable, int] = {}  # names and statements -> the batch that did something to them last
         self._bound: list[Statement] = []  # by requests that are under way
         self._misshapen: Statement | None = None  # its rows have another shape here than its client was told
@@ -108,14 +113,14 @@ class Preparing:
         self._client = None
         self._expected.clear()
         self.keeps.clear()
-        self.awaited = self._misshapen = self._apart = self._failed_apart = None
+        self.awaited = self._unbound = self._misshapen = self._apart = self._failed_apart = None
         self.settled()
 
     def settled(self) -> None:
         """Nothing is owed any more."""
         self._touched.clear()
         self._bound.clear()
-        self._deallocated.clear()
+        self._dropped.clear()
         self._described = None
 
     @property
@@ -151,14 +156,14 @@ class Preparing:
             return WAIT
         if not names:
             return PASS
-        name = names[0]
+        name = names[0][:LONGEST_NAME]
         if name and self._unsettled(name):
             return HOLD
         if framer.length > LONGEST_KEPT or (name and client.statements.size + framer.length > MOST_KEPT):
-            return self._parse_unkept(name)
+            return self._parse_unkept(client, name)
         if not framer.take(LONGEST_KEPT):
             return WAIT
-        body = framer.body()[len(name) + 1 :]
+        body = framer.body()[len(names[0]) + 1 :]
         text = body.partition(b"\0")[0]
         left = self._server.service.texts.look(text)
         state = self._lease.session_state
@@ -170,6 +175,7 @@ class Preparing:
             return self._parse_named(client, name, body, left)
         statement = Statement(UNNAMED, body, None if state.unsure else client.settings.digest, left)
         self.keeps.discard(UNNAMED)
+        self._unbound = statement
         self._expect(
             OfUnnamed(
                 codes.PARSE_COMPLETE, self._server.statements, statement, client=client.statements, alone=self._alone
@@ -177,6 +183,12 @@ class Preparing:
             UNNAMED,
         )
         return PASS
+
+    def sync(self) -> None:
+        """A Sync follows: an unnamed statement that was not used may be bound later, on a server that reads it anew."""
+        statement, self._unbound = self._unbound, None
+        if statement is not None and not self._server.owed.skipping:
+            self._describe(statement)
 
     def _parse_named(self, client: ClientSession, name: bytes, body: bytes, left: int) -> int:
         server, owed = self._server, self._server.owed
@@ -203,16 +215,14 @@ class Preparing:
             self._describe(statement)
         return DROPPED
 
-    def _parse_unkept(self, name: bytes) -> int:
+    def _parse_unkept(self, client: ClientSession, name: bytes) -> int:
         """Pass on a statement that is too long to be kept.  Only this server has it, so the client stays with it."""
         self._lease.session_state.note(evidence.UNREAD | evidence.CLEANING)
-        self.keeps.add(name)
         if name:
             self._server.statements.strays.add(name)
-            self._expect(Expected(codes.PARSE_COMPLETE, GOES_ON), name)
         else:
-            self._expect(OfUnnamed(codes.PARSE_COMPLETE, self._server.statements, None), UNNAMED)
-            self._expected[-1].fate = GOES_ON
+            client.statements.unnamed = self._server.statements.unnamed = None
+        self._expect(OfUnkept(self.keeps, name), name)
         return PASS
 
     def _bind(self, client: ClientSession) -> int:
@@ -221,11 +231,12 @@ class Preparing:
             return WAIT
         if not names:
             return PASS
-        portal, name = names
+        portal, said = names
+        name = said[:LONGEST_NAME]
         statement = self._statement(client, name)
         fate = self._make_ready(client, name, statement)
         if fate != PASS or statement is None:
-            return self._under_own_name(portal + b"\0", name) if fate == PASS else fate
+            return self._under_own_name(portal + b"\0", said) if fate == PASS else fate
         state = self._lease.session_state
         if statement.left:
             if statement.left & evidence.PINNING and state.refuses(statement.left):
@@ -234,11 +245,13 @@ class Preparing:
                 return HOLD
             state.note_text(statement.left, statement.text)
         self._bound.append(statement)
+        if statement is self._unbound:
+            self._unbound = None
         self._alone = False
         if not statement.name:
             return PASS
         self._server.statements.named.move_to_end(statement)
-        self._lease.replace_head(portal + b"\0" + statement.name + b"\0", len(portal) + len(name) + 2)
+        self._lease.replace_head(portal + b"\0" + statement.name + b"\0", len(portal) + len(said) + 2)
         return REWRITTEN
 
     def _describe_or_close(self, client: ClientSession, kind: int) -> int:
@@ -250,27 +263,29 @@ class Preparing:
             if kind == codes.CLOSE and body[:1] == b"P":
                 self._expect(Expected(codes.CLOSE_COMPLETE, GOES_ON))
             return PASS
-        name = body[1:-1]
+        name = body[1:-1][:LONGEST_NAME]
         if kind == codes.CLOSE:
-            return self._close(client, name)
+            return self._close(client, name, body[1:-1])
         statement = self._statement(client, name)
         fate = self._make_ready(client, name, statement)
         if fate != PASS or statement is None:
-            return self._under_own_name(b"S", name) if fate == PASS else fate
+            return self._under_own_name(b"S", body[1:-1]) if fate == PASS else fate
+        if statement is self._unbound:
+            self._unbound = None
         self._expect(OfDescribe(GOES_ON, self, statement))
         if not statement.name:
             return PASS
         self._lease.replace_head(b"S" + statement.name + b"\0", len(body))
         return REWRITTEN
 
-    def _close(self, client: ClientSession, name: bytes) -> int:
+    def _close(self, client: ClientSession, name: bytes, said: bytes) -> int:
         if self._unsettled(name):
             return HOLD
         self.keeps.discard(name)
         if name:
             self._server.statements.strays.discard(name)
             self._expect(OfClientClose(client.statements, name), name)
-            return self._under_own_name(b"S", name)
+            return self._under_own_name(b"S", said)
         self._expect(OfUnnamed(codes.CLOSE_COMPLETE, self._server.statements, None, client=client.statements), UNNAMED)
         return PASS
 
@@ -415,17 +430,18 @@ class Preparing:
 
     def unknown(self, client: ClientSession, text: bytes) -> list[bytes]:
         """Name the client's statements of which a text speaks and which the server does not know by that name."""
-        statements = client.statements
-        if not statements.named:
+        named, strays = client.statements.named, self._server.statements.strays
+        if not named:
             return []
+        return [name for name in sql_names.spoken_of(text) if name in named and name not in strays]
+
+    def deallocates(self, client: ClientSession, text: bytes) -> None:
+        """Take the statements for closed that a text closes which is going to run."""
+        batch = self._server.owed.asked
         for name in sql_names.deallocated(text):
-            if name == ALL:
-                self._touched.update(dict.fromkeys(statements.named, self._server.owed.asked))
-            elif name in statements.named:
-                self._deallocated.append(name)
-                self._touched[name] = self._server.owed.asked
-        strays = self._server.statements.strays
-        return [name for name in sql_names.spoken_of(text) if name in statements.named and name not in strays]
+            dropped = Dropped(batch, client.statements, self._server.statements, name)
+            self._touched.update(dict.fromkeys(dropped.named, batch))
+            self._dropped.append(dropped)
 
     def strays(self, client: ClientSession, names: list[bytes]) -> bytes:
         """Make what prepares statements under the client's names for them, when nothing else is under way."""
@@ -446,20 +462,18 @@ class Preparing:
             return True
         for name in self.unknown(client, text):
             self._make_stray(client, name)
+        self.deallocates(client, text)
         return False
 
     def look_at_tag(self, tag: bytes) -> None:
         """Note a CommandComplete after which statements are gone."""
-        client, statements = self._client, self._server.statements
-        if client is None:
+        if tag != DEALLOCATE and tag not in DEALLOCATE_ALL:
             return
-        if tag == b"DEALLOCATE" and self._deallocated:
-            name = self._deallocated.popleft()
-            client.statements.remove(name)
-            statements.strays.discard(name)
-        elif tag in DEALLOCATE_ALL:
-            client.statements.clear()
-            statements.clear()
+        if self._dropped:
+            self._dropped.popleft().done()
+        elif self._client is not None and tag != DEALLOCATE:
+            self._client.statements.clear()
+            self._server.statements.clear()
 
     # -- replies -------------------------------------------------------------------------------------------------------
 
@@ -494,6 +508,10 @@ class Preparing:
         if all(field in body for field in CHANGED):
             for statement in self._bound:
                 self.outdated(statement)
+        if UNKNOWN in body and PREFIX in body:  # by a DO or a function that closes statements
+            named = self._server.statements.named
+            for statement in [known for known in named if b'"' + known.name + b'"' in body]:
+                del named[statement]
         self._described = None
         self._undo(self._server.owed.answered)
 
@@ -509,6 +527,11 @@ class Preparing:
             undone.append(self._expected.popleft())
         for expected in reversed(undone):
             expected.undo()
+        dropped = []
+        while self._dropped and self._dropped[0].batch <= batch:
+            dropped.append(self._dropped.popleft())
+        for one in reversed(dropped):
+            one.undo()
 
 
 def _run(text: str) -> bytes:

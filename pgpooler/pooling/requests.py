@@ -8,7 +8,7 @@ from pgpooler.protocol.framer import Framer
 PASS, WAIT, HOLD, REFUSE, REWRITTEN, DROPPED, APART = range(7)
 """It goes on as it is; it is not here whole; it has its turn later; the server is not to run it; its beginning has
 been replaced; something else has gone out instead; it has its turn when a batch of our own is done."""
-LONGEST_NAME = 1 << 16  # bytes; PostgreSQL cuts names at 63
+LONGEST_NAMES = 1 << 16  # bytes of a message in which its names are looked for
 
 
 def read_names(framer: Framer, skip: int, count: int) -> list[bytes] | None:
@@ -16,7 +16,7 @@ def read_names(framer: Framer, skip: int, count: int) -> list[bytes] | None:
 
     None: they are not here yet.  Empty: there are none, and the server will say so.
     """
-    whole = framer.head(LONGEST_NAME)
+    whole = framer.head(LONGEST_NAMES)
     names = []
     position = framer.body_start + skip
     for _ in range(count):

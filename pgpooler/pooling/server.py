@@ -78,6 +78,7 @@ class ServerSession(Session):
         "pool",
         "port",
         "process_id",
+        "restoring",
         "service",
         "settings",
         "shape",
@@ -115,6 +116,7 @@ class ServerSession(Session):
         self.asked = ""  # the statement of our own that the server is running
         self.answer: list[bytes] = []  # the rows it answered with
         self.shape = b""  # of the rows of the statement that was prepared for a client
+        self.restoring = False  # the client has not heard yet that the server is ready
         self.tainted = ""  # why nobody may use the connection after its client
         self.unshared = ""  # why only its client can have it; it is tainted then
         self.error: PeerError | None = None  # the last one that no client was told
@@ -206,6 +208,11 @@ class ServerSession(Session):
         """Have a statement prepared under settings of its own before the client may go on."""
         self._prepare_batch(PREPARING_APART, batch, now)
 
+    def restore(self, statement: str, now: float) -> None:
+        """Run a statement of ours after the client's, before the client hears that the server is ready."""
+        self.restoring = True
+        self.prepare(statement, now)
+
     def _prepare_batch(self, asked: str, batch: bytes, now: float) -> None:
         self.becoming = self.settings
         self.state = STARTING
@@ -233,6 +240,7 @@ class ServerSession(Session):
     def release(self, now: float, *, in_part: bool, abrupt: bool) -> None:
         """The client is gone.  `in_part`: it left in the middle of a message; `abrupt`: without Terminate."""
         self.client = None
+        self.restoring = False
         self.lease.end()
         self.state = CLEANING
         self._patience(CLEANING_TIMEOUT, now)
@@ -385,7 +393,7 @@ class ServerSession(Session):
         client = self.client
         if self.state == STARTING and asked == PREPARING_APART:
             self.lease.preparing.prepared_apart(error, self.shape)
-        if asked in (MAKING_KNOWN, PREPARING_APART):
+        if self.restoring or asked in (MAKING_KNOWN, PREPARING_APART):
             error = None  # the client will hear of it
         if self.state == STARTING and client is not None and error is not None:
             self.pool.unshared.setting_failed(self, client, error, now)
@@ -399,7 +407,11 @@ class ServerSession(Session):
         elif self.state == STARTING and client is not None:
             self._go_on()
             self.settings = self.becoming
+            if self.restoring:
+                self.restoring = False
+                client.port.write_all(messages.ready_for_query(self.status))
             client.granted(now)
+            client.settle(now)
         elif self.state == REFUSING:
             self._go_on()
             self.lease.rolled_back(now)

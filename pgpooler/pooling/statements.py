@@ -8,6 +8,7 @@ to come unless an error does: see `preparing`.
 
 from __future__ import annotations
 
+import secrets
 from collections import OrderedDict
 from weakref import WeakValueDictionary
 
@@ -16,7 +17,8 @@ from pgpooler.protocol import codes, messages
 
 PREFIX = b"pgpooler_"
 """How our names of statements begin."""
-LONGEST_KEPT = 1 << 20  # bytes of text and types; a longer statement stays on the one server that has it
+LONGEST_NAME = 63  # bytes; PostgreSQL tells names apart by so many (NAMEDATALEN - 1)
+LONGEST_KEPT = 4 << 20  # bytes of text and types; a longer statement stays on the one server that has it
 MOST_KEPT = 16 << 20  # bytes of all named statements of one client
 UNNAMED = b""
 
@@ -58,12 +60,16 @@ class Statement:
 
 
 class SharedStatements:
-    """The statements of one pool, by what they say.  What no client and no server has is forgotten."""
+    """The statements of one pool, by what they say.  What no client and no server has is forgotten.
 
-    __slots__ = ("_known", "_made")
+    Their names cannot be guessed: SQL may say EXECUTE and DEALLOCATE, and is not to meet them by chance.
+    """
+
+    __slots__ = ("_known", "_made", "_prefix")
 
     def __init__(self) -> None:
         self._made = 0
+        self._prefix = PREFIX + secrets.token_hex(4).encode()
         self._known: WeakValueDictionary[tuple[Digest, bytes], Statement] = WeakValueDictionary()
 
     def __len__(self) -> int:
@@ -74,7 +80,7 @@ class SharedStatements:
         found = self._known.get((digest, body)) if digest is not None else None
         if found is None:
             self._made += 1
-            found = Statement(b"%b%d" % (PREFIX, self._made), body, digest, left)
+            found = Statement(b"%b_%d" % (self._prefix, self._made), body, digest, left)
             if digest is not None:
                 self._known[digest, body] = found
         return found

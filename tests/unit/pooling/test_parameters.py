@@ -67,14 +67,14 @@ class Session:
         while True:
             assert statement.startswith("pg_catalog.set_config(", position)
             name, position = read_literal(statement, position + len("pg_catalog.set_config("))
-            if statement.startswith(", NULL, false)", position):
+            if statement.startswith(", NULL, false) IS NULL", position):
                 self.values.pop(name, None)
-                position += len(", NULL, false)")
+                position += len(", NULL, false) IS NULL")
             else:
                 assert not {"role", "session_authorization"} & self.values.keys() or name == "role", "set too late"
                 self.values[name], position = read_literal(statement, position + 2)
-                assert statement.startswith(", false)", position)
-                position += len(", false)")
+                assert statement.startswith(", false) IS NULL", position)
+                position += len(", false) IS NULL")
             if position == len(statement):
                 return
             assert statement.startswith(", ", position)
