@@ -21,8 +21,8 @@ from tests.integration.data_planes import DataPlaneFactory, RunningDataPlane
 from tests.integration.servers import TwoServers
 from tests.integration.test_transaction_mode import sampled, sizes
 
-SECONDS = float(os.environ.get("PGPOOLER_PGBENCH_SECONDS", "4"))
-"""How long each pgbench runs."""
+SECONDS = os.environ.get("PGPOOLER_PGBENCH_SECONDS")
+"""How long each pgbench runs; otherwise each of its clients ends after a number of transactions."""
 PROTOCOLS = ("simple", "extended", "prepared")
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 POOL = 10
@@ -31,6 +31,7 @@ CLIENTS = 4
 """Clients of each protocol, where all three run at the same time and each client has a server connection."""
 CROWD = 10
 """The same where a transaction ends before another client begins: three times this many share the pool."""
+KILL_EVERY = 0.2
 CHECKED = r"""
 \set aid random(1, 100000)
 SELECT aid AS got, abalance AS balance FROM pgbench_accounts WHERE aid = :aid \gset
@@ -43,6 +44,10 @@ SUMS = (
     " (SELECT sum(bbalance) FROM pgbench_branches), (SELECT sum(delta) FROM pgbench_history),"
     " (SELECT count(*) FROM pgbench_history)"
 )
+
+
+def duration(transactions_each: int) -> tuple[str, str]:
+    return ("-t", str(transactions_each)) if SECONDS is None else ("-T", SECONDS)
 
 
 class Bench:
@@ -108,7 +113,7 @@ def move_money(under_test: Bench, observer: Connection, clients: int) -> None:
     the one whose transaction would have to end first.
     """
     under_test.fill(scale=len(PROTOCOLS) * CLIENTS)
-    arguments = ("-n", "-c", str(clients), "-j", str(clients), "-T", f"{SECONDS:g}")
+    arguments = ("-n", "-c", str(clients), "-j", str(clients), *duration(50))
     counted = 0
     with background() as run:
         reports = {name: run(under_test.report, "-M", name, *arguments) for name in PROTOCOLS}
@@ -142,7 +147,7 @@ def test_a_hundred_clients_on_ten_connections_meet_no_error(protocol: str, in_tr
     data_plane = in_transaction_mode.data_plane
     in_transaction_mode.fill()
     with sampled(lambda: sizes(data_plane)[1]) as counted:
-        report = in_transaction_mode.report("-n", "-S", "-M", protocol, "-c", str(MANY), "-T", f"{SECONDS:g}")
+        report = in_transaction_mode.report("-n", "-S", "-M", protocol, "-c", str(MANY), *duration(60))
     assert f"query mode: {protocol}\n" in report
     assert max(counted) == POOL
     data_plane.wait_until_unused()
@@ -157,12 +162,12 @@ def test_while_server_connections_are_killed_nothing_wrong_is_read_and_only_the_
     in_transaction_mode.fill()
     script = tmp_path / "checked.sql"
     script.write_text(CHECKED, encoding="utf-8")
-    arguments = ("-n", "-f", str(script), "-M", protocol, "-c", str(MANY), "-T", f"{SECONDS:g}")
+    arguments = ("-n", "-f", str(script), "-M", protocol, "-c", str(MANY), *duration(60))
     kills = 0
     with background() as run:
         running = run(in_transaction_mode.run, *arguments)
         while not running.done():
-            time.sleep(SECONDS / 20)
+            time.sleep(KILL_EVERY)
             kills += observer.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
                 " AND pid <> pg_backend_pid() AND backend_type = 'client backend' ORDER BY random() LIMIT 1"
