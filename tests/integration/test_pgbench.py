@@ -31,6 +31,7 @@ CLIENTS = 4
 """Clients of each protocol, where all three run at the same time and each client has a server connection."""
 CROWD = 10
 """The same where a transaction ends before another client begins: three times this many share the pool."""
+SCALE = 5
 KILL_EVERY = 0.2
 CHECKED = r"""
 \set aid random(1, 100000)
@@ -112,7 +113,7 @@ def move_money(under_test: Bench, observer: Connection, clients: int) -> None:
     Each client has a thread of its own: pgbench waits for PQprepare, and with it all other clients of the thread, also
     the one whose transaction would have to end first.
     """
-    under_test.fill(scale=len(PROTOCOLS) * CLIENTS)
+    under_test.fill(scale=SCALE)
     arguments = ("-n", "-c", str(clients), "-j", str(clients), *duration(50))
     counted = 0
     with background() as run:
@@ -147,7 +148,7 @@ def test_a_hundred_clients_on_ten_connections_meet_no_error(protocol: str, in_tr
     data_plane = in_transaction_mode.data_plane
     in_transaction_mode.fill()
     with sampled(lambda: sizes(data_plane)[1]) as counted:
-        report = in_transaction_mode.report("-n", "-S", "-M", protocol, "-c", str(MANY), *duration(60))
+        report = in_transaction_mode.report("-n", "-S", "-M", protocol, "-c", str(MANY), *duration(40))
     assert f"query mode: {protocol}\n" in report
     assert max(counted) == POOL
     data_plane.wait_until_unused()
@@ -162,7 +163,7 @@ def test_while_server_connections_are_killed_nothing_wrong_is_read_and_only_the_
     in_transaction_mode.fill()
     script = tmp_path / "checked.sql"
     script.write_text(CHECKED, encoding="utf-8")
-    arguments = ("-n", "-f", str(script), "-M", protocol, "-c", str(MANY), *duration(60))
+    arguments = ("-n", "-f", str(script), "-M", protocol, "-c", str(MANY), *duration(40))
     kills = 0
     with background() as run:
         running = run(in_transaction_mode.run, *arguments)
@@ -187,9 +188,9 @@ def test_pipelines_of_prepared_statements_are_answered(mode: str, request: Any, 
     under_test: Bench = request.getfixturevalue(f"in_{mode}_mode")
     script = tmp_path / "pipeline.sql"
     script.write_text("\\startpipeline\n" + "SELECT 1;\n" * 50 + "\\endpipeline\n", encoding="utf-8")
-    clients = CLIENTS if mode == "session" else MANY
-    report = under_test.report("-n", "-M", "prepared", "-c", str(clients), "-t", "20", "-f", str(script))
-    assert transactions(report) == clients * 20
+    clients, turns = (CLIENTS, 25) if mode == "session" else (MANY, 2)
+    report = under_test.report("-n", "-M", "prepared", "-c", str(clients), "-t", str(turns), "-f", str(script))
+    assert transactions(report) == clients * turns
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
@@ -199,5 +200,5 @@ def test_clients_that_connect_for_every_transaction_meet_no_error(mode: str, req
     script = tmp_path / "one.sql"
     script.write_text("SELECT 1;\n", encoding="utf-8")
     clients = 2 * len(PROTOCOLS) * CLIENTS
-    report = under_test.report("-n", "-C", "-c", str(clients), "-j", str(clients), "-t", "10", "-f", str(script))
-    assert transactions(report) == clients * 10
+    report = under_test.report("-n", "-C", "-c", str(clients), "-j", str(clients), "-t", "4", "-f", str(script))
+    assert transactions(report) == clients * 4

@@ -40,7 +40,6 @@ each_kind = pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTION
 @contextmanager
 def site(target: Target, options: dict[str, Any]) -> Iterator[None]:
     """The settings of a site whose database is the target's; every thread of it connects on its own."""
-    del connections["default"]
     connections.settings["default"].update(
         HOST=target.host,
         PORT=str(target.port),
@@ -53,6 +52,7 @@ def site(target: Target, options: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         connections.close_all()
+        del connections["default"]  # the next one has other settings
 
 
 def migrate(*arguments: str) -> None:
