@@ -66,7 +66,8 @@ class Both:
     def alike(self, work: Callable[[Target], T]) -> T:
         """Do the same with both, and return what came of it: the same."""
         expected = work(self.direct)
-        assert work(self.pooled) == expected
+        found = work(self.pooled)
+        assert found == expected, f"{found!r} through PgPooler, {expected!r} directly"
         return expected
 
     def prepare(self, *texts: str) -> None:
