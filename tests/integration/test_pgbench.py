@@ -32,7 +32,8 @@ CLIENTS = 4
 CROWD = 10
 """The same where a transaction ends before another client begins: three times this many share the pool."""
 SCALE = 5
-KILL_EVERY = 0.2
+KILL_EVERY = max(0.2, float(SECONDS or 0) / 40)
+"""Seconds: not so often that all clients are lost before the end."""
 CHECKED = r"""
 \set aid random(1, 100000)
 SELECT aid AS got, abalance AS balance FROM pgbench_accounts WHERE aid = :aid \gset

@@ -298,7 +298,7 @@ class Plan:
 
     def cancel(self, name: str) -> Step:
         talk, token = Dialogue(), self.token()
-        talk.query(f"SELECT '{token}', pg_sleep({self._dice.uniform(0.01, 0.1):.3f})", (token, ""))
+        talk.query(f"SELECT '{token}', pg_sleep({self._dice.uniform(0.02, 0.3):.3f})", (token, ""))
         talk.wait()
         return Step(name, tuple(talk.exchanges), cancel_after=self._dice.uniform(0, 0.1))
 
