@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MEBIBYTE = 1 << 20
 LOOK_EVERY = 0.2
-WARM = 0.25
+WARM = 0.5
 """The part of the course after which caches are full: memory is compared from then on."""
 POOL = 10
 TIME_TO_STOP = 180.0
