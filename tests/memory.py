@@ -20,6 +20,7 @@ from pgpooler.pooling.pool import Pool
 from pgpooler.pooling.port import Port
 from pgpooler.pooling.server import ServerSession
 from pgpooler.pooling.service import Service
+from pgpooler.pooling.states import ServerState
 
 LINGER = 2.0  # seconds, as SocketPort lingers
 START = 1000.0  # what the clock shows at first
@@ -374,7 +375,9 @@ class World(Effects):
             assert pool.pinned <= pool.busy, f"{pool}: {pool.pinned} are pinned and not in use"
             assert len(pool.pinned) <= pool.route.pinned_limit, pool
             assert not (pool.paused and pool.idle), pool
-            assert not (pool.idle and pool.waiters), f"{pool}: clients wait while connections are idle"
+            assert not (pool.idle and pool.unshared.next_taker(self.now)), f"{pool}: one waits for what is idle"
+            assert set(pool.unshared.logins.values()) <= {None, *pool.waiters}, f"{pool}: a login for nobody"
+            assert len(pool.unshared.logins) <= pool.opening, pool
             assert not set(pool.idle) & pool.busy
             assert len(set(pool.idle)) == len(pool.idle)
             for server in pool.idle:  # rule 1: never handed on with anything of a client in it
@@ -383,6 +386,9 @@ class World(Effects):
                 assert (server.cancels, server.tainted, server.asked) == (0, "", ""), server
             for server in pool.busy:
                 assert server.client is None or server.client.server is server
+                assert not server.unshared or server.tainted, f"{server} may get to another client"
+                if server.client is not None and server.state == ServerState.ACTIVE:
+                    assert server.client.unshared is bool(server.unshared), f"{server} is not what its client needs"
         for use in service.pools._uses.values():
             assert use.used == by_use.get(id(use), 0), f"{use.backend.name}: {use.used} counted, {by_use} found"
             assert not use.backend.pool_size or use.used <= use.backend.pool_size, use.backend.name

@@ -9,6 +9,8 @@ transaction refuses statements, DISCARD ALL is refused in a transaction.  What s
     set TOKEN              leaves a mark   show TOKEN   a row with the mark   fail TOKEN    an error
     insert TOKEN           is remembered   copyin TOKEN, copyout TOKEN        fatal TOKEN   the server's end
 
+A startup parameter in `Cluster.start_only` is taken in the StartupMessage alone, there with any value but `forbidden`.
+
 Some real SQL it knows too, for what looks at texts: SELECT 'TOKEN' (a row, and nothing is left), LISTEN TOKEN,
 UNLISTEN *, CREATE TEMP TABLE TOKEN (gone with a ROLLBACK), SET x TO 'TOKEN', PREPARE TOKEN, BEGIN, COMMIT, ROLLBACK.
 """
@@ -31,7 +33,9 @@ Running = Generator[str, Message, None]
 
 READ, WAIT = "read", "wait"
 NOBODY = "c"  # a token that says nothing about who asks
-APPLICATION = re.compile(r"'application_name', E'([^']*)'")
+SET_CONFIG = re.compile(r"set_config\(E'([^']*)', (?:E'([^']*)'|NULL), false\)")
+STARTUP_VALUE = re.compile(r"\(E'([^']*)', E'([^']*)'\)")
+OWNED = ("application_name", "mark")  # settings whose value is the token of whose they are
 STATEMENTS = re.compile(r"; ?(?=(?:[^']*'[^']*')*[^']*$)")  # a semicolon outside of quotes
 QUESTIONS = {  # what a question about the session's state speaks of -> the kind of state
     "pg_my_temp_schema": "temporary",
@@ -102,6 +106,8 @@ class Cluster:
         self.questions_fail = False
         self.let_go = False  # slow statements do not wait, on any server
         self.silent_probes = False
+        self.version = "18.0"
+        self.start_only = {"ignore_system_indexes"}  # parameters that cannot be set after connection start
         self.canceled: list[PostgreSQL] = []
 
     def serve(self, port: MemoryPort, pool: object = None) -> PostgreSQL:
@@ -143,7 +149,7 @@ class PostgreSQL:
         self.status = "I"
         self.skipping = False
         self.owner: str | None = None  # whose state this session may hold
-        self.mark = ""
+        self.settings: dict[str, str] = {}  # of the session
         self.statements: list[str] = []
         self.prepared: dict[bytes, str] = {}
         self.portals: dict[bytes, str] = {}
@@ -151,6 +157,7 @@ class PostgreSQL:
         self.let_go = False  # slow statements do not wait
         self.left = False  # its client's side is closed, which it notices when it reads
         self.user = ""
+        self.startup: dict[str, str] = {}  # the parameters of the StartupMessage
         self.simple = True  # it runs a Query, not an Execute
         self.state: set[str] = set()  # of QUESTIONS: what clients have left in the session
         self.undone: set[str] = set()  # the state to which a ROLLBACK goes back
@@ -239,11 +246,17 @@ class PostgreSQL:
 
     def _main(self) -> Running:
         _, packet = yield READ
-        words = packet[4:].split(b"\0")
-        self.user = words[words.index(b"user") + 1].decode()
+        words = packet[4:].decode().split("\0")
+        self.startup = dict(zip(words[::2], words[1::2], strict=False))
+        self.user = self.startup["user"]
         if not (yield from self._log_in()):
             return
-        for name, value in (("server_version", "18.0"), ("client_encoding", "UTF8"), ("TimeZone", "UTC")):
+        if any(self.startup.get(name) == "forbidden" for name in self.cluster.start_only):
+            self.say(error("42501", "permission denied to set parameter", "FATAL"))
+            return
+        if "application_name" in self.startup:
+            self._claim(self.startup["application_name"])
+        for name, value in (("server_version", self.cluster.version), ("client_encoding", "UTF8"), ("TimeZone", "UTC")):
             self.say(messages.parameter_status(name, value))
         self.say(messages.backend_key_data(self.number, pack("!i", self.number)))
         self._ready()
@@ -301,11 +314,14 @@ class PostgreSQL:
         return True
 
     def _ready(self) -> None:
+        if self.status == "I":
+            self.portals.clear()
         self.say(messages.ready_for_query(ord(self.status)))
 
     def _message(self, kind: str, body: bytes) -> Running:
         if kind == "Q":
             self.prepared.pop(b"", None)
+            self.portals.pop(b"", None)
             text = body[:-1].decode()
             self.simple = True
             for statement in STATEMENTS.split(text) if text != ";" else (text,):
@@ -315,14 +331,20 @@ class PostgreSQL:
             name, text, types = body.split(b"\0", 2)
             if len(types) < 2 or len(types) != 2 + 4 * unpack_from("!h", types)[0]:
                 self.cluster.complaints.append(f"server {self.number} got a malformed Parse")
+            if not name:
+                self.prepared.pop(b"", None)
             if text.startswith((b"bad", b"pgpooler_refuses")):
                 raise Failure("42601", f"syntax error: {text.decode()}")
+            self._check_transaction(text.decode())
+            if name and name in self.prepared:
+                raise Failure("42P05", f'prepared statement "{name.decode()}" already exists')
             self.prepared[name] = text.decode()
             self.say(frame("1"))
         elif kind == "B":
             portal, name, _ = body.split(b"\0", 2)
             if name not in self.prepared:
-                raise Failure("26000", "prepared statement does not exist")
+                raise Failure("26000", f'prepared statement "{name.decode()}" does not exist')
+            self._check_transaction(self.prepared[name])
             self.portals[portal] = self.prepared[name]
             self.say(frame("2"))
         elif kind == "D":
@@ -334,6 +356,7 @@ class PostgreSQL:
             self.simple = False
             yield from self._execute(self.portals[portal])
         elif kind == "C":
+            (self.prepared if body[:1] == b"S" else self.portals).pop(body[1:-1], None)
             self.say(frame("3"))
         elif kind == "S":
             self.skipping = False
@@ -344,6 +367,18 @@ class PostgreSQL:
         elif kind not in "Hdcf":
             raise Failure("08P01", f"invalid frontend message type {ord(kind)}", "FATAL")
 
+    def _check_transaction(self, text: str) -> None:
+        if self.status == "E" and text.split(" ")[0].upper() not in ("COMMIT", "ROLLBACK"):
+            raise Failure("25P02", "current transaction is aborted")
+
+    def _deallocate(self, name: str) -> None:
+        self._check_transaction("")
+        if name == "ALL":
+            self.prepared = {b"": self.prepared[b""]} if b"" in self.prepared else {}
+        elif self.prepared.pop(name.encode(), None) is None:
+            raise Failure("26000", f'prepared statement "{name}" does not exist')
+        self.say(frame("C", b"DEALLOCATE ALL\0" if name == "ALL" else b"DEALLOCATE\0"))
+
     def _claim(self, token: str) -> None:
         if self.owner not in (None, token):
             self.cluster.complaints.append(f"server {self.number}: {token} came before {self.owner} was cleaned away")
@@ -353,24 +388,23 @@ class PostgreSQL:
         self.statements.append(text)
         word, *rest = text.split()[:4] or [""]
         if text.startswith("SELECT pg_catalog.set_config"):
-            if found := APPLICATION.search(text):
-                self._claim(found[1])
-            if "'broken'" in text:
-                raise Failure("42704", 'unrecognized configuration parameter "broken"')
-            self.say(frame("T", pack("!h", 1) + COLUMN) + self.row(b"set") + frame("C", b"SELECT 1\0"))
+            self._set_config(text)
+        elif text.startswith("SELECT pg_catalog.lower(name)"):
+            self._answer_settings()
         elif text.startswith("SELECT EXISTS"):
             self._answer_question(text)
         elif text == "DISCARD ALL":
             self._discard()
         elif text == "RESET ALL":
-            self.owner, self.mark = None, ""
+            self.owner = None
+            self.settings.clear()
             self.say(frame("C", b"RESET\0"))
+        elif word == "DEALLOCATE":
+            self._deallocate(rest[0])
         elif text in CLEANING:
             if self.cluster.reset_fails:
                 raise Failure("XX000", f"{text} failed")
             self.state -= CLEANING[text]
-            if text == "DEALLOCATE ALL":
-                self.prepared.clear()
             self.say(frame("C", text.encode() + b"\0"))
         elif match := SQL.fullmatch(text.strip()):
             self._sql(*match.groups(default=""))
@@ -394,6 +428,7 @@ class PostgreSQL:
         if text is None:
             raise Failure(code, "what is to be described does not exist")
         if body[:1] == b"S":
+            self._check_transaction(text)
             self.say(frame("t", pack("!h", 0)))
         self.say(DESCRIPTION if text.split(" ")[0] in ("row", "show", "slow", "SELECT") else frame("n"))
 
@@ -426,8 +461,35 @@ class PostgreSQL:
             if kind:
                 self.state.add(kind)
             else:
-                self.mark = token
+                self.settings["mark"] = token
         self.say(frame("C", TAGS.get(word, word).encode() + b"\0"))
+
+    def _set_config(self, text: str) -> None:
+        """Set the client's settings, or again those of its start that it has reset."""
+        for name in self.cluster.start_only:
+            if f"'{name}'" in text:
+                raise Failure("55P02", f'parameter "{name}" cannot be set after connection start')
+        if "'broken'" in text:
+            raise Failure("42704", 'unrecognized configuration parameter "broken"')
+        again = [found.groups() for found in STARTUP_VALUE.finditer(text) if found[1] not in self.settings]
+        for name, value in [found.groups() for found in SET_CONFIG.finditer(text)] or again:
+            if value is None:
+                self.settings.pop(name, None)
+                self.owner = None if name in OWNED else self.owner
+            else:
+                self.settings[name] = value
+                if name in OWNED:
+                    self._claim(value)
+        self.say(frame("T", pack("!h", 1) + COLUMN) + self.row(b"set") + frame("C", b"SELECT 1\0"))
+
+    def _answer_settings(self) -> None:
+        if self.cluster.questions_fail:
+            raise Failure("57014", "canceling statement due to statement timeout")
+        self.say(frame("T", pack("!h", 2) + COLUMN * 2))
+        for name, value in {**self.settings, "role": "none", "session_authorization": self.user}.items():
+            columns = (name.encode(), value.encode().hex().encode())
+            self.say(frame("D", pack("!h", 2) + b"".join(pack("!i", len(column)) + column for column in columns)))
+        self.say(frame("C", b"SELECT 2\0"))
 
     def _answer_question(self, text: str) -> None:
         self.questions += 1
@@ -445,7 +507,8 @@ class PostgreSQL:
             raise Failure("25001", "DISCARD ALL cannot run inside a transaction block")
         if self.cluster.reset_fails:
             raise Failure("XX000", "DISCARD ALL failed")
-        self.owner, self.mark = None, ""
+        self.owner = None
+        self.settings.clear()
         self.state.clear()
         self.prepared.clear()
         self.portals.clear()
@@ -465,13 +528,13 @@ class PostgreSQL:
                 yield WAIT
                 if self.interrupted:
                     raise Failure("57014", "canceling statement due to user request")
-            value = self.mark if word == "show" else token
+            value = self.settings.get("mark", "") if word == "show" else token
             self._describe()
             for _ in range(int(count)):
                 self.say(self.row(f"{value}:".encode() + b"x" * int(size)))
             tag = f"SELECT {count}"
         elif word == "set":
-            self.mark = token
+            self.settings["mark"] = token
         elif word == "begin":
             self.status = "T"
         elif word == "insert":

@@ -112,6 +112,9 @@ PoolSizeKey = Annotated[int, _count("most server connections of one pool (backen
 MinPoolSizeKey = Annotated[int, _count("server connections that a pool keeps open while it has clients")]
 ReserveSizeKey = Annotated[int, _count("further server connections of a pool for clients that wait too long")]
 ReserveTimeoutKey = Annotated[float, _time("wait after which a client may use the reserve; 0 = never")]
+MaxPreparedKey = Annotated[
+    int, _count("most statements kept prepared on one server connection, outside session mode; 0 = any number")
+]
 MaxPinnedKey = Annotated[int, _count("most server connections of one pool that are pinned; absent = half of pool_size")]
 MaxQueueKey = Annotated[int, _count("most clients that wait for a server connection of one pool; 0 = no limit")]
 MaxUserKey = Annotated[int, _count("most client connections of one user, over all pools; 0 = no limit")]
@@ -143,6 +146,7 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     reserve_pool_size: ReserveSizeKey = 0
     reserve_pool_timeout: ReserveTimeoutKey = 5.0
     max_pinned: MaxPinnedKey | None = None
+    max_prepared_statements: MaxPreparedKey = 200
     max_queue: MaxQueueKey = 0
     max_user_client_connections: MaxUserKey = 0
     max_db_client_connections: MaxDatabaseKey = 0
@@ -168,6 +172,7 @@ class BackendOverrides(Struct, frozen=True, kw_only=True):
     reserve_pool_size: ReserveSizeKey | None = None
     reserve_pool_timeout: ReserveTimeoutKey | None = None
     max_pinned: MaxPinnedKey | None = None
+    max_prepared_statements: MaxPreparedKey | None = None
     max_queue: MaxQueueKey | None = None
     max_user_client_connections: MaxUserKey | None = None
     max_db_client_connections: MaxDatabaseKey | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pgpooler.config.model import ResetPolicy
 from pgpooler.pooling import evidence
+from pgpooler.pooling.parameters import NONE_SET
 from pgpooler.protocol import codes, messages
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ KEEPING_PLANS = (
     "DISCARD TEMP; DISCARD SEQUENCES"
 )
 """What DISCARD ALL does, but for prepared statements.  RESET ALL alone does not undo SET ROLE."""
+
+
+CARRIED = evidence.SETTINGS | evidence.RESTORING | evidence.FOR_THE_TRANSACTION | evidence.STATEMENTS
+"""Evidence of what is known of, and set right when the next client comes."""
 
 
 class Cleaning:
@@ -67,12 +72,19 @@ class Cleaning:
             return
         elif server.status != codes.IDLE:
             server.ask("ROLLBACK")
+        elif server.statements.lost:
+            server.statements.lost = False
+            server.ask("DEALLOCATE ALL")
+        elif server.statements.strays:
+            strays = b"".join(messages.message(codes.CLOSE, b"S" + name + b"\0") for name in server.statements.strays)
+            server.statements.strays.clear()
+            server.send_batch(strays)
         elif not self._reset and (statement := self._reset_statement()):
             self._reset = True
             server.ask(statement)
         else:
             if self._reset:
-                server.settings = ""
+                server.settings = NONE_SET
                 server.lease.session_state.cleaned()
             server.cleaned(now)
 
@@ -82,7 +94,7 @@ class Cleaning:
         route, left = server.pool.route, server.lease.session_state.left
         if route.reset_policy is ResetPolicy.ALWAYS:
             return route.reset_statement
-        if route.reset_policy is ResetPolicy.NEVER or not left:
+        if route.reset_policy is ResetPolicy.NEVER or not left & ~CARRIED:
             return ""
         return KEEPING_PLANS + ("; DEALLOCATE ALL" if left & evidence.PREPARED else "")
 

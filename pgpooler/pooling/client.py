@@ -5,7 +5,6 @@ Its states are told in `states`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pgpooler.config.model import PoolMode
@@ -13,7 +12,9 @@ from pgpooler.errors import PeerError
 from pgpooler.pooling import timeouts
 from pgpooler.pooling.evidence import LONGEST_READ
 from pgpooler.pooling.login import ClientLogin
+from pgpooler.pooling.parameters import NONE_SET, Reported
 from pgpooler.pooling.port import Port, Session
+from pgpooler.pooling.statements import ClientStatements
 from pgpooler.pooling.states import ClientState, ServerState
 from pgpooler.pooling.traffic import REQUESTS, TEXTS, VOID, check_request, drop_request
 from pgpooler.protocol import codes, messages
@@ -56,7 +57,13 @@ class ClientSession(Session):
         "service",
         "settings",
         "startup",
+        "startup_settings",
         "state",
+        "statements",
+        "told",
+        "turn",
+        "unshared",
+        "waiting_since",
         "welcomed",
     )
 
@@ -77,8 +84,14 @@ class ClientSession(Session):
         self.counted = False  # against max_client_conn
         self.named = False  # counted for its user and its database
         self.last_traffic = now
-        self.settings = ""  # the statement that sets its startup parameters; empty: it has none
+        self.startup_settings = NONE_SET  # what it asked for at its start, to which RESET goes back
+        self.settings = NONE_SET  # what it has set by now
+        self.told = Reported.of({})  # the parameters as it was told last
+        self.statements = ClientStatements()
         self.mode = PoolMode.SESSION
+        self.unshared = False  # it needs a server connection of its own
+        self.waiting_since = now  # when it asked for a server connection last, and
+        self.turn = 0  # which in the order of all who asked
         self.welcomed = False  # it has been told that it may begin
         self.held = False  # its next request waits, though it has a server connection
         self.leaving = False  # it said Terminate, or something illegal: once it has got its replies it is done
@@ -172,8 +185,11 @@ class ClientSession(Session):
         elif server.lease.session_state.unknown:
             if not server.cancels:
                 server.ask_for_session_state(now)
-        elif server.lease.session_state.pins:
+        elif server.unshared or server.lease.session_state.pins or server.lease.preparing.keeps:
             self.release_hold(now)
+        elif server.lease.session_state.settings_unknown:
+            if not server.cancels:
+                server.ask_for_session_state(now)
         else:
             self.state = IDLE
             self.server = None
@@ -182,12 +198,14 @@ class ClientSession(Session):
             server.release(now, in_part=False, abrupt=False)
             self.release_hold(now)
 
-    def kept(self, error: PeerError | None, now: float) -> None:
+    def kept(self, error: PeerError | None, now: float, *, answered: bool = True) -> None:
         """The server has said what is in its session: the lease goes on, or ends, or may not go on (`error`)."""
         if error is not None:
             self.refuse(error, now)
-        else:
+        elif answered:
             self.settle(now)
+        else:
+            self.release_hold(now)
 
     def hold(self) -> None:
         """Read no more: the next request has to wait, though the client has a server connection."""
@@ -221,6 +239,7 @@ class ClientSession(Session):
             pool = self.pool = self.service.pool_for(self, self.startup)
             pool.enter(now)
             self.mode = pool.route.pool_mode
+            self.unshared = pool.unshared.needed_for(self.settings)
             needs_server = self.welcomed or self.mode is PoolMode.SESSION or pool.failure is not None
             known = None if needs_server else pool.known.get(self.settings)
             if known is None:
@@ -235,6 +254,7 @@ class ClientSession(Session):
 
     def _wait(self, pool: Pool, now: float) -> None:
         self.state = WAITING
+        self.waiting_since = now
         pool.checkout(self, now)
 
     # -- the lease -----------------------------------------------------------------------------------------------------
@@ -248,8 +268,8 @@ class ClientSession(Session):
         self.held = False
         self.last_traffic = now
         if self.welcomed:
-            pass
-        elif self.mode is PoolMode.SESSION:
+            self.tell(server.parameters)
+        elif self.mode is PoolMode.SESSION or self.unshared:
             self._welcome(server.parameters, server.process_id)
         else:
             server.pool.remember(self.settings, server.parameters)
@@ -257,15 +277,22 @@ class ClientSession(Session):
         if not self.port.reading:
             self.resume(now)
 
-    def _welcome(self, parameters: Mapping[str, str], process_id: int) -> None:
+    def tell(self, parameters: Reported) -> None:
+        """Report the parameters of which the client was told another value, or none (protocol-async)."""
+        if self.welcomed and self.told is not parameters:
+            self.port.write_all(parameters.status(self.told))
+            self.told = parameters
+
+    def _welcome(self, parameters: Reported, process_id: int) -> None:
         """Tell the client that it may begin (protocol-flow-start-up: from ParameterStatus to ReadyForQuery)."""
         if self.startup is None or self.pool is None:
             return
         self.welcomed = True
         self.process_id = process_id
         self.cancel_key = self.service.cancels.mint(self, process_id, self.startup.version)
+        self.told = parameters
         self.port.write_all(
-            b"".join(messages.parameter_status(name, value) for name, value in parameters.items())
+            parameters.status({})
             + messages.backend_key_data(process_id, self.cancel_key)
             + messages.ready_for_query(codes.IDLE)
         )
@@ -297,7 +324,7 @@ class ClientSession(Session):
         self.port.write_all(CANCELED)
         if self.server is None:  # otherwise it is being made ready, and serves what follows
             if self.pool is not None:
-                self.pool.leave(self)
+                self.pool.leave(self, now)
             self.state = IDLE
             self.resume(now)
 
@@ -352,7 +379,7 @@ class ClientSession(Session):
         else:
             self.port.close()
         if state == WAITING and self.pool is not None:
-            self.pool.leave(self)
+            self.pool.leave(self, now)
         if server is not None:
             server.release(now, in_part=self.framer.passing > 0, abrupt=abrupt)
         self.service.client_closed(self, reason, now)

@@ -8,18 +8,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgpooler.config.model import PoolMode
-from pgpooler.errors import PeerError
+from pgpooler.pooling import evidence
 from pgpooler.pooling.blocks import BlockGuard
+from pgpooler.pooling.expected import DROP, GOES_ON
 from pgpooler.pooling.owed import EXTENDED
-from pgpooler.pooling.session_state import FORGET, PASS, WAIT, SessionState
+from pgpooler.pooling.parameters import NONE_SET, restoration
+from pgpooler.pooling.preparing import Preparing
+from pgpooler.pooling.refusals import Refusals, with_names_of_client
+from pgpooler.pooling.requests import DROPPED, HOLD, PASS, REFUSE, REWRITTEN, WAIT
+from pgpooler.pooling.session_state import UNREAD, SessionState
+from pgpooler.pooling.statements import PREFIX
 from pgpooler.pooling.states import ServerState
-from pgpooler.pooling.traffic import REPLIES, REPLIES_AND_TAGS, REQUESTS, TAKEN_LIMIT, VOID, check_request
+from pgpooler.pooling.traffic import (
+    PREPARED,
+    PREPARING,
+    REPLIES,
+    REPLIES_AND_TAGS,
+    REQUESTS,
+    TAKEN_LIMIT,
+    VOID,
+    check_request,
+)
 from pgpooler.protocol import codes, messages
 
 if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
     from pgpooler.pooling.server import ServerSession
 
+TAKEN = (codes.COMMAND_COMPLETE, *PREPARED)  # replies that are looked at whole
+BEGINNINGS = (codes.QUERY, codes.FUNCTION_CALL, *EXTENDED)  # of a request
 OURS = (ServerState.STARTING, ServerState.REFUSING, ServerState.ASKING)
 """States in which the server of a client runs a statement of our own."""
 
@@ -29,13 +46,16 @@ class Lease:
 
     __slots__ = (
         "_blocks",
-        "_replacements",
+        "_pooled",
         "_server",
+        "_tags",
         "_unflushed",
-        "_watched",
+        "_written",
         "busy_since",
         "flush_due",
         "overdue",
+        "preparing",
+        "refusals",
         "session_state",
         "transaction_since",
     )
@@ -43,9 +63,12 @@ class Lease:
     def __init__(self, server: ServerSession) -> None:
         self._server = server
         self._blocks: BlockGuard | None = None  # in statement mode
-        self._watched = REPLIES  # the messages of the server that are looked at
-        self._replacements: list[tuple[bytes, bytes]] = []  # errors that hold the first become the second
+        self._pooled = False  # the lease may end before the session does
+        self._tags = False  # the tags of CommandComplete are looked at
+        self._written = bytearray()  # what the server gets before the rest of the run
         self.session_state = SessionState(server)
+        self.preparing = Preparing(server, self)
+        self.refusals = Refusals()
         self.busy_since = 0.0  # when the request was sent, or its turn came, that the server works on
         self.transaction_since = 0.0  # when the transaction began, if one is open or under way
         self._unflushed = False  # extended messages were sent, and no Flush behind them
@@ -55,15 +78,21 @@ class Lease:
     def begin(self, client: ClientSession) -> None:
         """The connection is this client's from now on."""
         self._blocks = BlockGuard(self._server, client) if client.mode is PoolMode.STATEMENT else None
-        self.session_state.begin(self._server.pool.route, client.mode)
-        looked_at = self._blocks is not None or self.session_state.observed
-        self._watched = REPLIES_AND_TAGS if looked_at else REPLIES
+        shared = client.mode is not PoolMode.SESSION and not self._server.unshared
+        self.session_state.begin(client, pooled=shared)
+        self._pooled = shared
+        if shared:
+            self.preparing.begin(client)
+        observed = self.session_state.observed
+        self._tags = self._blocks is not None or observed or client.startup_settings is not NONE_SET
 
     def end(self) -> None:
         """The client is gone, or has given the connection back."""
         self._blocks = None
-        self._replacements.clear()
+        self._written.clear()
+        self.refusals.clear()
         self.overdue = self.flush_due = self._unflushed = False
+        self.preparing.end()
         self.session_state.end()
 
     # -- requests ------------------------------------------------------------------------------------------------------
@@ -84,23 +113,119 @@ class Lease:
                 check_request(kind, framer.length)
                 if kind == codes.TERMINATE:
                     return True
-                fate = self.session_state.look(framer, kind) if self.session_state.observed else PASS
-                if fate == FORGET:
-                    self._forget_unnamed(client, now)
-                if fate in (WAIT, FORGET):
-                    return False
-                server.owed.sent(kind)
-                if kind == codes.FLUSH:
-                    self.flush_due, self._unflushed = self._unflushed and not server.owed.skipping, False
-                elif kind in EXTENDED:
-                    self._unflushed = True
+                fate = self._look(client, kind, now)
                 if fate == PASS:
+                    self._note_request(kind)
                     framer.pass_on()
+                elif fate == REWRITTEN:
+                    self._note_request(kind)
+                elif fate == DROPPED:
+                    self._gather(client)
+                    framer.drop()
+                elif fate == REFUSE:
+                    self._refuse_request(client, kind)
                 else:
-                    self._replace_request(client, kind)
+                    if fate == HOLD:
+                        client.hold()
+                    return False
             return False
         finally:
             self._send_run(client)
+
+    def _look(self, client: ClientSession, kind: int, now: float) -> int:
+        """Look at a request; return what is to become of it (`requests`)."""
+        if self.session_state.restoring and kind in BEGINNINGS and not self._server.owed.requests:
+            return self._restore(client, now)
+        if self._pooled and kind in EXTENDED:
+            return self.preparing.look(client, kind)
+        if not self.session_state.observed:
+            return PASS
+        if kind == codes.QUERY:
+            return self._look_at_query(client, now)
+        if kind == codes.PARSE:
+            return self._look_at_parse(client)
+        if kind == codes.FUNCTION_CALL:
+            self.session_state.note(evidence.CLEANING)
+        return PASS
+
+    def _look_at_query(self, client: ClientSession, now: float) -> int:
+        """Look at the text of a Query, unless it is too long to be looked at."""
+        framer, state = client.framer, self.session_state
+        if framer.length > evidence.LONGEST_READ:
+            state.note(UNREAD)
+        else:
+            if not framer.take(evidence.LONGEST_READ):
+                return WAIT
+            text = bytes(framer.buffer[framer.body_start : framer.body_stop - 1])
+            bits = self._server.service.texts.look(text)
+            if bits:
+                if bits & evidence.PINNING and state.refuses(bits):
+                    return REFUSE
+                if bits & evidence.STATEMENTS and self._pooled and self._make_known(client, text, now):
+                    return HOLD
+                state.note_text(bits, text)
+        if self._pooled:
+            self.preparing.query(client)
+        return PASS
+
+    def _look_at_parse(self, client: ClientSession) -> int:
+        """In session mode: what the statement may leave counts as left, and so does the statement if it has a name."""
+        framer, state = client.framer, self.session_state
+        read = framer.length <= evidence.LONGEST_READ
+        if not (framer.take(evidence.LONGEST_READ) if read else framer.head(1)):
+            return WAIT
+        named = framer.body_stop > framer.body_start and framer.buffer[framer.body_start] != 0
+        text = framer.body().partition(b"\0")[2].partition(b"\0")[0] if read else b""
+        bits = self._server.service.texts.look(text) if read else UNREAD
+        state.note_text(bits | (evidence.PREPARED if named else 0), text)
+        return PASS
+
+    def _restore(self, client: ClientSession, now: float) -> int:
+        """Set what the client asked for at its start and has RESET, before its next request."""
+        self.session_state.restoring = False
+        nothing_lost = client.startup_settings is NONE_SET or bool(self._server.unshared)
+        if nothing_lost or self._server.status == codes.FAILED:
+            return self._look(client, client.framer.type, now)
+        self._send_run(client)
+        self._server.prepare(restoration(client.startup_settings), now)
+        return HOLD
+
+    def _make_known(self, client: ClientSession, text: bytes, now: float) -> bool:
+        """Let the server know by name the client's statements of which a Query speaks; True: the Query has to wait."""
+        server = self._server
+        if server.owed.open_batch or server.status == codes.FAILED:
+            return False
+        if not client.statements.named or server.owed.requests:
+            return bool(client.statements.named)
+        unknown = self.preparing.unknown(client, text)
+        if unknown:
+            self._send_run(client)
+            server.make_known(self.preparing.strays(client, unknown), now)
+        return bool(unknown)
+
+    def _note_request(self, kind: int) -> None:
+        self._server.owed.sent(kind)
+        if kind == codes.FLUSH:
+            self.flush_due, self._unflushed = self._unflushed and not self._server.owed.skipping, False
+        elif kind in EXTENDED:
+            self._unflushed = True
+
+    def insert(self, message: bytes, kind: int) -> None:
+        """Send a message of our own in front of the request that is being looked at."""
+        client = self._server.client
+        if client is not None:
+            self._gather(client)
+            self._written += message
+            self._note_request(kind)
+
+    def replace_head(self, head: bytes, count: int) -> None:
+        """Let the request that is being looked at begin with `head` instead of the first `count` bytes of its body."""
+        client = self._server.client
+        if client is not None:
+            framer = client.framer
+            self._gather(client)
+            self._written += messages.header(framer.type, framer.length - 5 - count + len(head)) + head
+            framer.behead(count)
 
     def _must_wait(self, kind: int) -> bool:
         """Say whether a request is held back: the server does something of ours, or is being told to give a query up.
@@ -109,7 +234,7 @@ class Lease:
         open COPY is for the server to judge: held back, it would wait for the end of the COPY.
         """
         server = self._server
-        if server.state in OURS:
+        if server.state in OURS or self.preparing.awaited is not None:
             return True
         if kind in VOID or server.owed.copy_in:
             return False
@@ -117,25 +242,33 @@ class Lease:
             return True
         return self._blocks is not None and server.owed.ready_due
 
-    def _forget_unnamed(self, client: ClientSession, now: float) -> None:
-        """Let the server forget an earlier client's unnamed statement, as soon as nothing is owed."""
-        client.hold()
-        self._send_run(client)
-        if not self._server.owed.requests:
-            self._server.prepare(";", now)
+    def _refuse_request(self, client: ClientSession, kind: int) -> None:
+        """Send something that the server refuses: instead of a Query, or in front of what it will then skip."""
+        framer = client.framer
+        if kind == codes.QUERY:
+            self.insert(self.refusals.request(kind), kind)
+            framer.drop()
+        else:
+            self.insert(self.refusals.request(kind), codes.PARSE)
+            self._note_request(kind)
+            framer.pass_on()
 
-    def _replace_request(self, client: ClientSession, kind: int) -> None:
-        """Send something that the server refuses instead of a request that is not to run."""
-        self._send_run(client)
-        if not self._server.port.write_all(self.session_state.refusal(client.framer, kind)):
-            client.port.pause()
-        client.framer.drop()
+    def _gather(self, client: ClientSession) -> None:
+        """Keep what the framer has passed over: something of ours follows it."""
+        framer = client.framer
+        self._written += memoryview(framer.buffer)[framer.mark : framer.position]
+        framer.passed()
 
     def _send_run(self, client: ClientSession) -> None:
         """Send the server what the framer has passed over; while some of it is queued the client is not read."""
-        framer = client.framer
-        if framer.position > framer.mark:
-            if not self._server.port.write(framer.buffer, framer.mark, framer.position):
+        framer, port = client.framer, self._server.port
+        if self._written:
+            self._gather(client)
+            if not port.write(self._written, 0, len(self._written)):
+                client.port.pause()
+            self._written.clear()
+        elif framer.position > framer.mark:
+            if not port.write(framer.buffer, framer.mark, framer.position):
                 client.port.pause()
             framer.passed()
 
@@ -157,8 +290,10 @@ class Lease:
             self.transaction_since = now
         if not server.cancels:
             self.overdue = False
+        if self._pooled:
+            self.preparing.ready()
         if not server.owed.requests:
-            self._replacements.clear()
+            self.refusals.clear()
             self.pass_on_run()
             client.settle(now)  # what follows is not for a client whose lease is over
 
@@ -176,26 +311,64 @@ class Lease:
         """Pass everything on to the client, as long as the connection is its own."""
         server = self._server
         framer = server.framer
+        answered = server.owed.answered
         while server.state == ServerState.ACTIVE:
             kind = framer.run(self._watched)
-            if not kind or (kind == codes.ERROR_RESPONSE and self._replacements and not framer.take(TAKEN_LIMIT)):
+            if not kind or not self._here(kind) or (kind not in TAKEN and not server.note(kind)):
                 break
-            if not server.note(kind):
-                break
-            if kind == codes.COMMAND_COMPLETE:
-                if self.session_state.observed:
-                    self.session_state.look_at_tag(bytes(framer.buffer[framer.body_start : framer.body_stop - 1]))
-            elif kind == codes.PARAMETER_STATUS:
-                self.session_state.parameter_changed()
-            if not (self._blocks is not None or self._replacements) or not self._keep_back(client, kind, now):
+            if not self._takes(client, kind, now):
                 framer.pass_on()
             if kind == codes.READY_FOR_QUERY and server.client is client:
                 self._request_done(client, now)
         else:
             return
         self.pass_on_run()
-        if client.held and (server.owed.copy_in or not server.owed.ready_due):
+        if client.held and (server.owed.copy_in or not server.owed.ready_due or server.owed.answered > answered):
             client.release_hold(now)
+
+    @property
+    def _watched(self) -> bytes:
+        """The table of the messages of the server that are looked at now."""
+        if self.preparing.watches:
+            return PREPARING
+        return REPLIES_AND_TAGS if self._tags else REPLIES
+
+    def _here(self, kind: int) -> bool:
+        """Say whether a message that is looked at whole has arrived whole."""
+        whole = kind in TAKEN or (kind == codes.ERROR_RESPONSE and (self._pooled or bool(self.refusals)))
+        return not whole or self._server.framer.take(TAKEN_LIMIT)
+
+    def _takes(self, client: ClientSession, kind: int, now: float) -> bool:
+        """Look at a message; True: it does not go to the client, or something else has gone instead."""
+        if kind == codes.COMMAND_COMPLETE:
+            self._look_at_tag()
+        elif kind == codes.PARAMETER_STATUS:
+            self.session_state.parameter_changed()
+            client.told = self._server.parameters
+        elif kind in PREPARED:
+            return self._takes_reply(kind)
+        elif kind == codes.ERROR_RESPONSE and (self._pooled or self.refusals):
+            return self._replace_error(client)
+        return self._blocks is not None and self._blocks.takes(kind, now)
+
+    def _look_at_tag(self) -> None:
+        framer = self._server.framer
+        tag = bytes(framer.buffer[framer.body_start : framer.body_stop - 1])
+        self.session_state.look_at_tag(tag)
+        if self._pooled:
+            self.preparing.look_at_tag(tag)
+
+    def _takes_reply(self, kind: int) -> bool:
+        """Look at a reply to Parse, Close or Describe that has arrived whole."""
+        framer = self._server.framer
+        fate = self.preparing.reply(kind, framer.body())
+        if fate == DROP:
+            self.pass_on_run()
+            framer.drop()
+            self.flush_due = False
+        elif fate != GOES_ON:
+            framer.buffer[framer.position] = fate
+        return fate == DROP
 
     def pass_on_run(self) -> None:
         """Send the client what the framer has passed over."""
@@ -209,31 +382,24 @@ class Lease:
                 server.port.pause()
             framer.passed()
 
-    def _keep_back(self, client: ClientSession, kind: int, now: float) -> bool:
-        """Say whether a message that has arrived whole does not go to the client as it is."""
-        if kind == codes.ERROR_RESPONSE and self._replacements:
-            return self._replace_error(client)
-        return self._blocks is not None and self._blocks.takes(kind, now)
-
-    # -- errors and blocks that the client is not to have --------------------------------------------------------------
-
-    def replace_error(self, mark: bytes, error: PeerError) -> None:
-        """Tell the client `error` instead of the next error of the server that holds `mark`."""
-        self._replacements.append((mark, messages.error_response(error)))
+    # -- errors that the client is not to have as they are -------------------------------------------------------------
 
     def _replace_error(self, client: ClientSession) -> bool:
-        """Put our error in the place of the server's, if it is one that was meant."""
+        """Put our error in the place of the server's, if it is one that was meant; or our names of statements right."""
         framer = self._server.framer
         body = framer.body()
-        for number, (mark, instead) in enumerate(self._replacements):
-            if mark in body:
-                self.pass_on_run()
-                framer.drop()
-                del self._replacements[number]
-                if not client.port.write_all(instead):
-                    self._server.port.pause()
-                return True
-        return False
+        if self._pooled:
+            self.preparing.error(body)
+        instead = self.refusals.take(body)
+        if instead is None and PREFIX in body:
+            instead = messages.message(codes.ERROR_RESPONSE, with_names_of_client(body, client.statements))
+        if instead is None:
+            return False
+        self.pass_on_run()
+        framer.drop()
+        if not client.port.write_all(instead):
+            self._server.port.pause()
+        return True
 
     def rolled_back(self, now: float) -> None:
         """The transaction block that was refused in statement mode is rolled back."""

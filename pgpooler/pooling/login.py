@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pgpooler.errors import FeatureNotSupported, PeerError, ProtocolViolation
 from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, Reply
+from pgpooler.pooling.parameters import Settings
 from pgpooler.pooling.states import ClientState
 from pgpooler.pooling.traffic import EVERYTHING
 from pgpooler.protocol import codes, messages
@@ -149,7 +150,7 @@ class ClientLogin:
             return
         client.port.write_all(messages.authentication(codes.AUTHENTICATION_OK))
         client.service.deadlines.forget(client)
-        client.settings = startup_settings(startup)
+        client.settings = client.startup_settings = startup_settings(startup)
         client.framer.keep()  # the client may have sent more, which is read when it is granted a server
         client.login = None
         client.join_pool(now)
@@ -160,27 +161,13 @@ class ClientLogin:
 # -- startup parameters ------------------------------------------------------------------------------------------------
 
 
-def startup_settings(startup: StartupMessage) -> str:
-    """Make the statement that sets what the client asked for at startup; empty when it asked for nothing.
+def startup_settings(startup: StartupMessage) -> Settings:
+    """Say what the client asked for at startup; a parameter of its own counts more than one within `options`.
 
-    set_config takes values as a startup packet does, lists included, where SET would quote them differently.
-    client_encoding comes last, so that it does not change how the other values are read.  Raises PeerError for
-    `options` that PgPooler cannot set.
+    Raises PeerError for `options` that PgPooler cannot set.
     """
-    settings = dict(parse_options(startup.options))
-    settings.update(startup.parameters)
-    encoding = settings.pop("client_encoding", None)
-    if encoding is not None:
-        settings["client_encoding"] = encoding
-    if not settings:
-        return ""
-    calls = (f"pg_catalog.set_config({literal(name)}, {literal(value)}, false)" for name, value in settings.items())
-    return "SELECT " + ", ".join(calls)
-
-
-def literal(text: str) -> str:
-    """Quote text as a string constant that means the same under either standard_conforming_strings."""
-    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+    asked = [*parse_options(startup.options), *startup.parameters.items()]
+    return Settings.of({name.lower(): value for name, value in asked})
 
 
 def parse_options(options: str) -> list[tuple[str, str]]:

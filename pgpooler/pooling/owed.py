@@ -39,7 +39,7 @@ END_OF_COPY = COPY_DONE  # one entry for either
 class Owed:
     """What one server still owes.  `requests` is the queue; the rest are facts about COPY, errors and doubt."""
 
-    __slots__ = ("copy_in", "doubt", "requests", "skipping", "swallowed", "unsynced")
+    __slots__ = ("answered", "asked", "copy_in", "doubt", "requests", "skipping", "swallowed", "unsynced")
 
     def __init__(self) -> None:
         self.requests: deque[int] = deque()
@@ -47,6 +47,8 @@ class Owed:
         self.swallowed = 0  # Syncs that the open COPY has eaten, or will
         self.skipping = False  # the server skips to a Sync that has not been sent yet
         self.doubt = ""  # why nobody can say what the server still owes
+        self.asked = 0  # requests ever sent that end in ReadyForQuery
+        self.answered = 0  # of those, how many have, or never will because a COPY ate them
         self.unsynced = False  # a Query or FunctionCall came in place of a Sync: PostgreSQL 18 may fail the next one
 
     def __repr__(self) -> str:
@@ -86,6 +88,7 @@ class Owed:
                 self.swallowed += 1
             else:
                 self.skipping = False
+                self.asked += 1
                 requests.append(SYNC)
         elif kind in SINGLE or kind in EXTENDED:
             if self.copy_in:
@@ -93,6 +96,7 @@ class Owed:
             if not self.skipping:
                 if kind in SINGLE:
                     self.unsynced |= bool(requests) and requests[-1] == BATCH
+                    self.asked += 1
                     requests.append(kind)
                 elif not requests or requests[-1] != BATCH:
                     requests.append(BATCH)
@@ -116,6 +120,7 @@ class Owed:
                 break
             if kind == SYNC:
                 self.swallowed += 1
+                self.answered += 1
             else:
                 self.doubt = "a request was sent into an open COPY"
                 kept.append(kind)
@@ -143,6 +148,7 @@ class Owed:
         while requests:
             kind = requests.popleft()
             if kind != BATCH and kind != END_OF_COPY:
+                self.answered += 1
                 self._pass_over_ends_of_copy()
                 return True
         return False

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict, deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,9 @@ from pgpooler.config.routing import Route
 from pgpooler.errors import CannotConnectNow, PeerError, ServerUnavailable, TooManyConnections
 from pgpooler.pooling import timeouts
 from pgpooler.pooling.backend_use import BackendUse
+from pgpooler.pooling.parameters import NONE_SET, Reported, Settings
+from pgpooler.pooling.statements import SharedStatements
+from pgpooler.pooling.unshared import Unshared
 
 if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
@@ -54,11 +56,14 @@ class Pool:
         self.opening = 0
         self.clients = 0  # connected clients whose route leads here
         self.waiters: OrderedDict[ClientSession, float] = OrderedDict()  # -> since when
+        self.turn = 0  # of the last client that asked for a connection
         self.failure: PeerError | None = None  # of the last attempt to open a connection, if it failed
         self.failures = 0
         self.retry_at = 0.0
-        self.known: dict[str, dict[str, str]] = {}  # what a client with these settings is told at login
+        self.known: dict[Settings, Reported] = {}  # what a client with these settings is told at login
+        self.statements = SharedStatements()
         self.returned: deque[tuple[ServerSession, bool]] = deque()  # clean, to be handed on one after the other
+        self.unshared = Unshared(self)
         self.pinned: set[ServerSession] = set()  # those of `busy` that outlast their transaction, or may
         self.reserve_open = False  # somebody has waited reserve_pool_timeout
         self.retired = False  # no longer in the configuration: connections are closed as they come back
@@ -103,6 +108,11 @@ class Pool:
         return self.route.min_pool_size if self.clients else 0
 
     @property
+    def kept(self) -> list[ServerSession]:
+        """The connections that their clients keep between transactions."""
+        return [server for server in self.busy if server.kept_by]
+
+    @property
     def first_wait(self) -> float:
         """Since when the first waiter waits."""
         return next(iter(self.waiters.values()))
@@ -131,7 +141,8 @@ class Pool:
         Raises the server's own error while no connection can be opened and none exists, TooManyConnections when
         max_queue clients wait already.
         """
-        if self.idle and not self.waiters:
+        client.turn = self.turn = self.turn + 1
+        if self.idle and not client.unshared and not (self.waiters and self.unshared.first_sharing()):
             self._lease(self.idle.pop(), client, now)
             return
         if self.failure is not None and now < self.retry_at and not self.size:
@@ -146,15 +157,26 @@ class Pool:
             )
         self._look_again(now)
 
-    def leave(self, client: ClientSession) -> None:
+    def wait_again(self, client: ClientSession, now: float) -> None:
+        """Let a client to whom its connection was of no use wait in the place it had in the queue."""
+        behind = [other for other in self.waiters if other.turn > client.turn]
+        self.waiters[client] = client.waiting_since
+        for other in behind:
+            self.waiters.move_to_end(other)
+        self.grow(now)
+        self._look_again(now)
+
+    def leave(self, client: ClientSession, now: float) -> None:
         """Let the client wait no longer, because it is gone."""
         self.waiters.pop(client, None)
+        if client.unshared:
+            self.unshared.leave(client, now)
 
-    def remember(self, settings: str, parameters: Mapping[str, str]) -> None:
+    def remember(self, settings: Settings, parameters: Reported) -> None:
         """Remember what a client with these settings is told at login, so that the next one needs no server for it."""
-        self.known[settings] = dict(parameters)
+        self.known[settings] = parameters
         if len(self.known) > REMEMBERED_SETTINGS:
-            del self.known[next(name for name in self.known if name)]  # the oldest; "" stays
+            del self.known[next(known for known in self.known if known is not NONE_SET)]  # the oldest
 
     def _lease(self, server: ServerSession, client: ClientSession, now: float) -> None:
         self.busy.add(server)
@@ -164,7 +186,8 @@ class Pool:
 
     def grow(self, now: float) -> None:
         """Open connections for waiters and up to min_pool_size, as the limits and the pause after a failure allow."""
-        while (wanted := len(self.waiters) > self.opening) or self.size < self.minimum:
+        while (wanted := self.unshared.wanted) or self.size < self.minimum:
+            self.unshared.make_room(now)
             if not self.may_open:
                 return
             if now < self.retry_at:
@@ -185,9 +208,12 @@ class Pool:
         self.failure = None
         self.failures = 0
         self.retry_at = 0.0
-        if self.known.get("") != server.parameters:  # another server, or the same with another configuration
-            self.known = {"": dict(server.parameters)}
         self.opening -= 1
+        if self.unshared.opened(server, now):
+            return
+        if self.known.get(NONE_SET) is not server.parameters:  # another server, or another configuration of the same
+            self.known = {NONE_SET: server.parameters}
+            self.unshared.forget()
         self.busy.add(server)
         self.checkin(server, now)
 
@@ -225,27 +251,32 @@ class Pool:
 
     def _take_back(self, server: ServerSession, now: float, probed: bool) -> None:
         self.busy.discard(server)
-        reason = self._no_place_for(server, now)
+        reason = self.no_place_for(server, now)
         if reason:
             self.busy.add(server)
             server.close(reason, now)
             return
         if self.use.takes(server, now):
             return
-        if self.waiters:
-            client, _ = self.waiters.popitem(last=False)
+        client = self.unshared.next_taker(now) if self.waiters else None
+        if client is not None and not client.unshared:
+            del self.waiters[client]
             self._lease(server, client, now)
             return
-        self.reserve_open = False
+        if client is None:
+            self.reserve_open = False
         if probed:
             self.idle.insert(0, server)
         else:
             self.idle.append(server)
             server.idle_since = now
         self.use.share(now)
+        while self.idle and (client := self.unshared.first_sharing()) is not None:
+            del self.waiters[client]
+            self._lease(self.idle.pop(), client, now)
         self._look_again(now)
 
-    def _no_place_for(self, server: ServerSession, now: float) -> str:
+    def no_place_for(self, server: ServerSession, now: float) -> str:
         """Say why a connection that comes back is to be closed; empty: it stays."""
         cap = self.use.backend.pool_size
         if not server.releasable or server.tainted:
@@ -351,7 +382,7 @@ class Pool:
             )
         return TooManyConnections(
             f"no server connection of pool {self.name} became free within {timeout:g} s (query_wait_timeout)",
-            detail=f"{len(self.busy)} are in use ({len(self.pinned)} pinned), pool_size is {self.route.pool_size}, "
+            detail=f"{len(self.busy)} are in use ({len(self.kept)} pinned), pool_size is {self.route.pool_size}, "
             f"backend {self.key.backend} allows {self.use.backend.pool_size or 'any number'}.",
             hint="Raise pool_size or query_wait_timeout, or use fewer connections at a time.",
         )
@@ -373,9 +404,9 @@ class Pool:
             "opening": self.opening,
             "waiting": len(self.waiters),
             "pinned": [
-                {"server": server.number, "client": server.client.number, "reason": server.lease.session_state.reason}
-                for server in sorted(self.pinned, key=lambda server: server.number)
-                if server.client is not None and server.lease.session_state.pins
+                {"server": server.number, "client": server.client.number, "reason": server.kept_by}
+                for server in sorted(self.kept, key=lambda server: server.number)
+                if server.client is not None
             ],
             "paused": self.paused,
         }

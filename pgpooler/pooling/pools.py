@@ -101,6 +101,7 @@ class Pools:
         waiting = list(pool.waiters)
         pool.waiters.clear()
         for client in waiting:
+            pool.leave(client, now)
             client.join_pool(now)
         self.forget_unused(pool, now)
 

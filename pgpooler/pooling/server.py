@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.cleaning import CLEANING_TIMEOUT, Cleaning
 from pgpooler.pooling.lease import Lease
 from pgpooler.pooling.owed import Owed
+from pgpooler.pooling.parameters import NONE_SET, Reported, Settings, reconciliation
 from pgpooler.pooling.port import Port, Session
+from pgpooler.pooling.preparing import DEALLOCATE_ALL
 from pgpooler.pooling.server_login import ServerLogin
-from pgpooler.pooling.session_state import NONE
+from pgpooler.pooling.statements import SOMEBODYS, ServerStatements
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import (
     ASYNCHRONOUS,
     REPLIES,
     REPLIES_AND_ROWS,
+    REPLIES_AND_TAGS,
     REPLIES_OUT_OF_TURN,
     SEVERITY_WITHIN,
     TAKEN_LIMIT,
@@ -36,7 +40,8 @@ STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parame
 PROBE_TIMEOUT = 10.0
 
 LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED, REFUSING, ASKING = ServerState
-WATCHED = {ASKING: REPLIES_AND_ROWS, IDLE: REPLIES_OUT_OF_TURN}  # what is looked at of what is for us; else REPLIES
+WATCHED = {ASKING: REPLIES_AND_ROWS, CLEANING: REPLIES_AND_TAGS, IDLE: REPLIES_OUT_OF_TURN}
+"""What is looked at of what is for us; else REPLIES."""
 
 
 class ServerSession(Session):
@@ -45,6 +50,7 @@ class ServerSession(Session):
     __slots__ = (
         "answer",
         "asked",
+        "becoming",
         "cancel_key",
         "cancels",
         "cleaning",
@@ -66,9 +72,12 @@ class ServerSession(Session):
         "service",
         "settings",
         "state",
+        "statements",
         "status",
         "tainted",
+        "unshared",
         "until",
+        "user",
     )
 
     def __init__(self, service: Service, pool: Pool, port: Port, number: int, expires_at: float, now: float) -> None:
@@ -83,16 +92,20 @@ class ServerSession(Session):
         self.status = codes.IDLE
         self.client: ClientSession | None = None
         self.login: ServerLogin | None = None
-        self.parameters: dict[str, str] = {}
-        self.settings: str | None = ""  # the client settings in force on it; None: nobody knows
+        self.user = ""  # who logged in
+        self.parameters = Reported.of({})
+        self.settings: Settings | None = NONE_SET  # those of clients that are in force on it; None: nobody knows
+        self.becoming: Settings | None = NONE_SET  # what they are once the statement of ours that runs has succeeded
+        self.statements = ServerStatements()
         self.process_id = 0
         self.cancel_key = b""
         self.cancels = 0  # cancel requests on their way whose end is not known yet
         self.cleaning: Cleaning | None = None
         self.lease = Lease(self)
         self.asked = ""  # the statement of our own that the server is running
-        self.answer = b""  # the row it answered with
+        self.answer: list[bytes] = []  # the rows it answered with
         self.tainted = ""  # why nobody may use the connection after its client
+        self.unshared = ""  # why only its client can have it; it is tainted then
         self.error: PeerError | None = None  # the last one that no client was told
         self.farewell = False  # the server has said why it will close the connection
         self.expires_at = expires_at
@@ -114,6 +127,11 @@ class ServerSession(Session):
         """The client can be told nothing more: it is inside a message, or has the server's last error."""
         return self.mid_message or (self.farewell and self.state == ACTIVE)
 
+    @property
+    def kept_by(self) -> str:
+        """What keeps it with its client between transactions, for people; empty: nothing."""
+        return self.unshared or self.lease.session_state.reason or self.lease.preparing.reason
+
     def expired(self, now: float) -> bool:
         """The connection is older than server_lifetime."""
         return 0 < self.expires_at <= now
@@ -132,7 +150,8 @@ class ServerSession(Session):
         self.login = None
         self.until = 0.0
         self.process_id, self.cancel_key = login.process_id, login.cancel_key
-        self.parameters = login.parameters
+        self.user = login.user
+        self.parameters = Reported.of(login.parameters)
         self.status = login.status
         self.state = IDLE
         self.pool.opened(self, now)
@@ -152,19 +171,35 @@ class ServerSession(Session):
         self.client = client
         self.lease.begin(client)
         client.server = self
-        if self.settings == client.settings and not self.mid_message:
+        unnamed = self.statements.unnamed is not None and client.mode is PoolMode.SESSION  # somebody else's
+        if self.settings is client.settings and not self.mid_message and not unnamed:
             self.state = ACTIVE
             client.granted(now)
         else:
-            undo = "" if self.settings == "" else "RESET ALL"
-            self.settings = None
-            self.prepare("; ".join(statement for statement in (undo, client.settings) if statement) or ";", now)
+            self.prepare(reconciliation(self.settings, client.settings), now, client.settings)
+        if client.mode is PoolMode.SESSION:
+            self.statements.unnamed = SOMEBODYS
 
-    def prepare(self, statement: str, now: float) -> None:
-        """Run a statement of ours before the client may go on."""
+    def prepare(self, statement: str, now: float, settings: Settings | None = None) -> None:
+        """Run a statement of ours before the client may go on, after which these settings are in force."""
+        self.settings, self.becoming = None, settings
         self.state = STARTING
         self._patience(STARTING_TIMEOUT, now)
         self.ask(statement)
+
+    def make_known(self, parses: bytes, now: float) -> None:
+        """Have statements prepared before the client may go on; what the server thinks of them it will say again."""
+        self.becoming = self.settings
+        self.state = STARTING
+        self._patience(STARTING_TIMEOUT, now)
+        self.send_batch(parses)
+
+    def send_batch(self, messages_of_ours: bytes) -> None:
+        """Send extended messages of our own, and the Sync that ends them."""
+        self.asked = ""
+        self.owed.sent(codes.PARSE)
+        self.owed.sent(codes.SYNC)
+        self.port.write_all(messages_of_ours + messages.SYNC)
 
     @property
     def releasable(self) -> bool:
@@ -203,9 +238,10 @@ class ServerSession(Session):
         except PeerError as error:
             if self.state == LOGIN:
                 backend = self.pool.use.backend
-                error.detail = (
-                    error.detail or f"Backend {backend.name} ({backend.host}:{backend.port}) did not let us in."
-                )
+                if self.pool.unshared.logins[self] is None:  # otherwise it is about what the client asked for
+                    error.detail = (
+                        error.detail or f"Backend {backend.name} ({backend.host}:{backend.port}) did not let us in."
+                    )
                 self.fail(error, now)
             else:
                 self.error = error
@@ -236,7 +272,7 @@ class ServerSession(Session):
     def ask_for_session_state(self, now: float) -> None:
         """Ask the server what the client has left in the session; the lease goes on, or ends, when it has answered."""
         self.state = ASKING
-        self.answer = b""
+        self.answer.clear()
         self._patience(STARTING_TIMEOUT, now)
         self.ask(self.lease.session_state.question())
 
@@ -278,12 +314,17 @@ class ServerSession(Session):
             if not self.owed.ready() and not self.owed.doubt:
                 raise ProtocolViolation("the server is ready for a query although none was under way")
         elif kind == codes.COMMAND_COMPLETE:
-            return framer.take(TAKEN_LIMIT)
+            if not framer.take(TAKEN_LIMIT):
+                return False
+            if framer.body()[:-1] in DEALLOCATE_ALL:
+                self.statements.clear()
         elif kind == codes.PARAMETER_STATUS:
             if not framer.take(TAKEN_LIMIT):
                 return False
             name, value = messages.read_parameter_status(framer.body())
-            self.parameters[name] = value
+            self.parameters = Reported.of({**self.parameters, name: value})
+            if self.state == IDLE:
+                self.pool.known.clear()  # the server's own values are others now
         elif kind == codes.ERROR_RESPONSE:
             if not framer.head(SEVERITY_WITHIN):
                 return False
@@ -292,7 +333,7 @@ class ServerSession(Session):
         elif kind == codes.DATA_ROW and self.state == ASKING:
             if not framer.take(TAKEN_LIMIT):
                 return False
-            self.answer = framer.body()
+            self.answer.append(framer.body())
         elif kind == codes.COPY_IN_RESPONSE:
             self.owed.copy_in_response()
         elif kind == codes.COPY_BOTH_RESPONSE:
@@ -307,7 +348,7 @@ class ServerSession(Session):
         """Let the server run a statement of ours."""
         self.asked = statement
         self.error = None
-        self.lease.session_state.unnamed = NONE
+        self.statements.unnamed = None  # a Query ends it
         self.owed.sent(codes.QUERY)
         self.port.write_all(messages.query(statement))
 
@@ -319,15 +360,17 @@ class ServerSession(Session):
         error = self.error if asked else None
         client = self.client
         if self.state == STARTING and client is not None and error is not None:
-            client.refuse(error, now)
+            self.pool.unshared.setting_failed(self, client, error, now)
         elif self.state == ASKING and client is not None:
             self._go_on()
-            client.kept(self.lease.session_state.answer(b"" if error else self.answer), now)
+            state = self.lease.session_state
+            refusal = state.answer([] if error else self.answer)
+            client.kept(refusal, now, answered=error is None or state.evidence_counts)
         elif error is not None:
             self.close(f"{asked} failed: {error.message}", now)
         elif self.state == STARTING and client is not None:
             self._go_on()
-            self.settings = client.settings
+            self.settings = self.becoming
             client.granted(now)
         elif self.state == REFUSING:
             self._go_on()
@@ -343,6 +386,8 @@ class ServerSession(Session):
         """The client reads again what the server says."""
         self.state = ACTIVE
         self.until = 0.0
+        if self.client is not None:
+            self.client.tell(self.parameters)
 
     def probe(self, now: float) -> None:
         """Ask for a sign of life."""
@@ -418,7 +463,8 @@ class ServerSession(Session):
         self.port.close()
         self.service.server_closed(self, reason)
         if state == LOGIN:
-            self.pool.failed(self.error or ServerUnavailable(f"server login failed: {reason}"), now)
+            error = self.error or ServerUnavailable(f"server login failed: {reason}")
+            self.pool.unshared.login_failed(self, error, now)
         else:
             self.pool.closed(self, now, share)
         if client is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pgpooler.errors import ProtocolViolation, ServerUnavailable
@@ -14,6 +16,7 @@ from pgpooler.protocol.scram import MECHANISM, ScramClient, State
 if TYPE_CHECKING:
     from pgpooler.pooling.server import ServerSession
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 AFTER_AUTHENTICATION = (codes.PARAMETER_STATUS, codes.BACKEND_KEY_DATA, codes.READY_FOR_QUERY)
 
 
@@ -22,8 +25,8 @@ class ServerLogin:
 
     __slots__ = (
         "_accepted",
+        "_asked_for",
         "_scram",
-        "_user",
         "cancel_key",
         "database",
         "done",
@@ -31,10 +34,12 @@ class ServerLogin:
         "process_id",
         "secret",
         "status",
+        "user",
     )
 
-    def __init__(self, user: str, database: str, secret: Secret | None) -> None:
-        self._user = user
+    def __init__(self, user: str, database: str, secret: Secret | None, asked_for: Mapping[str, str] = NOTHING) -> None:
+        self.user = user
+        self._asked_for = asked_for  # in the StartupMessage, beside user and database
         self._scram: ScramClient | None = None
         self._accepted = False
         self.database = database
@@ -72,7 +77,8 @@ class ServerLogin:
 
     def startup(self) -> bytes:
         """The StartupMessage."""
-        return messages.startup_message(codes.PROTOCOL_3_0, {"user": self._user, "database": self.database})
+        parameters = {"user": self.user, "database": self.database, **self._asked_for}
+        return messages.startup_message(codes.PROTOCOL_3_0, parameters)
 
     def receive(self, kind: int, body: bytes) -> bytes | Derivation:
         """Take one message; return the answer (which may be empty), or what must be computed before `derived`.
@@ -112,11 +118,11 @@ class ServerLogin:
         if self._scram is not None:
             return self._continue_scram(self._scram, request, payload)
         if request == codes.AUTHENTICATION_CLEARTEXT_PASSWORD:
-            return messages.password_message(answer_cleartext(self.secret, self._user))
+            return messages.password_message(answer_cleartext(self.secret, self.user))
         if request == codes.AUTHENTICATION_MD5_PASSWORD:
             if len(payload) != 4:
                 raise ProtocolViolation("the server sent an MD5 salt that is not 4 bytes long")
-            return messages.password_message(answer_md5(self.secret, self._user, payload))
+            return messages.password_message(answer_md5(self.secret, self.user, payload))
         if request == codes.AUTHENTICATION_SASL:
             return self._begin_scram(payload)
         raise ServerUnavailable(f"the server wants an authentication that PgPooler does not know (request {request})")
@@ -125,7 +131,7 @@ class ServerLogin:
         offered = messages.read_sasl_mechanisms(payload)
         if MECHANISM not in offered:
             raise ServerUnavailable(f"the server offers SASL mechanisms {offered!a}, none of which fits")
-        self._scram = ScramClient(self.secret, self._user)
+        self._scram = ScramClient(self.secret, self.user)
         return messages.sasl_initial_response(MECHANISM, self._scram.client_first())
 
     def _continue_scram(self, scram: ScramClient, request: int, payload: bytes) -> bytes | Derivation:

@@ -153,7 +153,9 @@ class Service:
         server = ServerSession(self, pool, port, self.servers, expires_at, now)
         timeout = route.server_connect_timeout
         user = route.server_user or pool.key.user
-        server.begin(ServerLogin(user, pool.key.database, self._secret(route, user)), now + timeout if timeout else 0.0)
+        asked_for = pool.unshared.begin(server)
+        login = ServerLogin(user, pool.key.database, self._secret(route, user), asked_for)
+        server.begin(login, now + timeout if timeout else 0.0)
 
     def _secret(self, route: Route, user: str) -> Secret | None:
         if route.server_user:
@@ -175,7 +177,7 @@ class Service:
         """Something else than before keeps a client's lease beyond its transaction."""
         client = server.client
         if client is not None:
-            reason = server.lease.session_state.reason
+            reason = server.kept_by
             text = f"pinned to server connection {server.number} by {reason}" if reason else "no longer pinned"
             self.effects.log("info", client.number, text)
 

@@ -3,31 +3,24 @@
 Texts and command tags are evidence (`evidence`).  Where they say that something outlives its transaction, the server
 itself is asked, when the lease could end, what there is: a temporary table may be gone with its transaction, a lock
 released, a LISTEN rolled back.  What the server finds pins the lease: the client keeps its connection between
-transactions.  Anything else of which there was evidence is cleaned away (`cleaning`).
+transactions.  Settings are asked for likewise, and become the client's own (`parameters`).  Anything else of which
+there was evidence is cleaned away (`cleaning`).
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import PoolMode, ResetPolicy, SessionStatePolicy
+from pgpooler.config.model import ResetPolicy, SessionStatePolicy
 from pgpooler.errors import FeatureNotSupported, PeerError, TooManyConnections
-from pgpooler.pooling import evidence
-from pgpooler.protocol import codes, messages
+from pgpooler.pooling import evidence, parameters
+from pgpooler.protocol import messages, sql
 
 if TYPE_CHECKING:
-    from pgpooler.config.routing import Route
+    from pgpooler.pooling.client import ClientSession
     from pgpooler.pooling.server import ServerSession
-    from pgpooler.protocol.framer import Framer
-
-PASS, WAIT, REFUSE, FORGET = range(4)
-"""What becomes of a request that was looked at: it goes on, it is not here whole, the server is not to run it, the
-server must first forget the unnamed statement."""
-
-NONE, OWN, STRANGE = range(3)
-"""Whose the unnamed statement on the server is: nobody's, this lease's, that of an earlier one."""
-MAY_USE_UNNAMED = (codes.BIND, codes.CLOSE, codes.DESCRIBE, codes.EXECUTE)
-"""Requests that begin a batch in which an unnamed statement may be used that the batch has not parsed."""
 
 # What the server is asked; operators and functions are qualified, because the session's search_path is the client's.
 QUESTIONS = {
@@ -45,10 +38,10 @@ QUESTIONS = {
     evidence.PREPARED: "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)",
 }
 UNREAD = evidence.CLEANING | evidence.UNREAD
+CHANGING = evidence.SETTINGS | evidence.RESTORING | evidence.FOR_THE_TRANSACTION | evidence.UNREAD
+MAY_RESET = (b"DISCARD ALL", b"RESET", b"SET")  # tags; SET also of SET ... TO DEFAULT
 TRUE = b"t"
-REFUSED = "pgpooler_refuses_{}"
-"""The server refuses for us: this is no statement, so that the transaction fails and a batch is skipped, as with any
-other error.  The error quotes it, in whatever language, by which it is recognised and replaced."""
+CUSTOM = re.compile(rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*+(\.[A-Za-z_\x80-\xff][\w$\x80-\xff]*+)+")
 
 
 class SessionState:
@@ -60,46 +53,58 @@ class SessionState:
 
     __slots__ = (
         "_asked",
+        "_changed",
+        "_client",
+        "_custom",
         "_doubts",
-        "_lasting",
         "_policy",
-        "_refusals",
+        "_reported",
         "_route",
         "_server",
         "_texts",
         "left",
         "observed",
         "pins",
-        "unnamed",
+        "restoring",
+        "unsure",
     )
 
     def __init__(self, server: ServerSession) -> None:
         self._server = server
+        self._client: ClientSession | None = None
         self._route = server.pool.route
         self._texts = server.service.texts
         self._policy = SessionStatePolicy.ALLOW
         self._doubts = 0  # kinds of pins of which there is evidence since the server was asked last
-        self._lasting = 0  # the same, from statements with a name, which may run again
-        self._asked: tuple[int, ...] = ()
-        self._refusals = 0  # statements ever refused on the connection
-        self.observed = False  # somebody wants to know: the cleaning, or the pins
+        self._asked: tuple[int, ...] = ()  # the kinds it is being asked for; empty: for settings
+        self._changed = False  # settings of the session may be others than the client's
+        self._custom: set[bytes] = set()  # names of settings with a dot of which statements have spoken
+        self._reported = server.parameters  # when the settings were known last
+        self.observed = False  # somebody wants to know: the cleaning, the pins, or the client's settings
+        self.restoring = False  # the next request waits until the client's own settings of the start are in force
+        self.unsure = False  # other settings may be in force than the client's own, if only for the transaction
         self.left = 0
         self.pins = 0
-        self.unnamed = NONE  # a simple Query ends it, ours too
 
-    def begin(self, route: Route, mode: PoolMode) -> None:
-        """A lease begins."""
-        self._route = route
-        self._policy = SessionStatePolicy.ALLOW if mode is PoolMode.SESSION else route.on_session_state
-        self.observed = self._policy is not SessionStatePolicy.ALLOW or route.reset_policy is ResetPolicy.SMART
-        if self.unnamed:
-            self.unnamed = STRANGE
+    def begin(self, client: ClientSession, *, pooled: bool) -> None:
+        """A lease begins; `pooled`: it may end before the client's session does."""
+        self._client = client
+        self._route = route = self._server.pool.route
+        self._policy = route.on_session_state if pooled else SessionStatePolicy.ALLOW
+        self._reported = self._server.parameters
+        self.unsure = self.restoring = False
+        self.observed = pooled or route.reset_policy is ResetPolicy.SMART
         if not self.observed:
             self.left |= evidence.CLEANING  # should the policy be another one when the lease ends
 
     def end(self) -> None:
         """The lease is over.  What is `left` stays until it is cleaned away."""
-        self._doubts = self._lasting = self.pins = 0
+        if self.settings_unknown:
+            self._server.settings = None
+        self._client = None
+        self._changed = False
+        self._custom.clear()
+        self._doubts = self.pins = 0
         if self._server.pool.pinned:
             self._server.pool.pinned.discard(self._server)
 
@@ -109,76 +114,41 @@ class SessionState:
 
     # -- evidence ------------------------------------------------------------------------------------------------------
 
-    def look(self, framer: Framer, kind: int) -> int:
-        """Look at a request that the framer has stopped at; return what is to become of it."""
-        if kind == codes.QUERY:
-            return self._look_at_query(framer)
-        if kind == codes.PARSE:
-            return self._look_at_parse(framer)
-        if kind == codes.FUNCTION_CALL:
-            self.left |= evidence.CLEANING
-        elif kind in MAY_USE_UNNAMED:
-            if self.unnamed == STRANGE:
-                return FORGET
-            if self._lasting and kind == codes.EXECUTE:
-                self._doubts |= self._lasting
-        return PASS
-
-    def _look_at_query(self, framer: Framer) -> int:
-        """Look at the text of a Query, unless it is too long to be looked at."""
-        bits = UNREAD
-        if framer.length <= evidence.LONGEST_READ:
-            if not framer.take(evidence.LONGEST_READ):
-                return WAIT
-            bits = self._texts.look(bytes(framer.buffer[framer.body_start : framer.body_stop - 1]))
-        self.unnamed = NONE
-        return self._decide(bits) if bits else PASS
-
-    def _look_at_parse(self, framer: Framer) -> int:
-        """Look at the name and the text of a Parse; one that is too long to be looked at has its name all the same."""
-        bits = UNREAD
-        read = framer.length <= evidence.LONGEST_READ
-        if not (framer.take(evidence.LONGEST_READ) if read else framer.head(1)):
-            return WAIT
-        named = framer.body_stop > framer.body_start and framer.buffer[framer.body_start] != 0
-        if named and self.unnamed == STRANGE:
-            return FORGET
-        if read:
-            bits = self._texts.look(framer.body().partition(b"\0")[2].partition(b"\0")[0])
-        if not named:
-            self.unnamed = OWN
-        return self._decide(bits, named=named) if bits or named else PASS
-
-    def _decide(self, bits: int, *, named: bool = False) -> int:
-        """Note what a statement may leave, unless it is not to run."""
-        if bits & evidence.PINNING and self._refused(bits & evidence.PINNING):
-            return REFUSE
-        self._note(bits)
-        if named:
-            self.left |= evidence.PREPARED  # it lives under the client's name, which the next client may want to use
-            self._lasting |= bits & evidence.PINNING
-        return PASS
-
-    def look_at_tag(self, tag: bytes) -> None:
-        """Note the tag of a CommandComplete (protocol-message-formats).
-
-        SET LOCAL and SET TRANSACTION have the tag of SET: where every text was read, the texts decide.
-        """
-        bits = evidence.of_tag(tag)
-        if bits and (tag != b"SET" or self.left & evidence.UNREAD):
-            self._note(bits)
-
-    def parameter_changed(self) -> None:
-        """The server reported a parameter while it served the client."""
-        self.left |= evidence.CLEANING
-
-    def _note(self, bits: int) -> None:
+    def note(self, bits: int) -> None:
+        """Note what a statement may leave that is going to run."""
         self.left |= bits
         if bits & evidence.UNREAD:
             self._doubts |= evidence.PINNING
         if bits & evidence.RELEASING:
             self._doubts |= self.pins
         self._doubts |= bits & evidence.PINNING
+        if bits & CHANGING:
+            self.unsure = True
+            self._changed |= bool(bits & evidence.SETTINGS)
+            self.restoring |= bool(bits & evidence.RESTORING)
+
+    def note_text(self, bits: int, text: bytes) -> None:
+        """Note what a statement may leave, and the settings it speaks of that have to be asked for by name."""
+        self.note(bits)
+        if bits & evidence.SETTINGS and b"." in text:
+            self._custom.update(names_of_settings(text))
+
+    def look_at_tag(self, tag: bytes) -> None:
+        """Note the tag of a CommandComplete (protocol-message-formats).
+
+        SET LOCAL and SET TRANSACTION have the tag of SET: where every text was read, the texts decide.  Where none was,
+        any of these may have gone back to the server connection's own values.
+        """
+        if not self.observed:
+            self.restoring |= tag in MAY_RESET
+            return
+        bits = evidence.of_tag(tag)
+        if bits and (tag != b"SET" or self.left & evidence.UNREAD):
+            self.note(bits)
+
+    def parameter_changed(self) -> None:
+        """The server reported a parameter while it served the client."""
+        self.unsure = True
 
     # -- pins ----------------------------------------------------------------------------------------------------------
 
@@ -188,24 +158,44 @@ class SessionState:
         return bool(self._doubts) and self._policy is SessionStatePolicy.PIN
 
     @property
+    def settings_unknown(self) -> bool:
+        """The lease cannot end before the server was asked which settings are in force."""
+        return self._changed or self._reported is not self._server.parameters
+
+    @property
     def reason(self) -> str:
         """What pins the lease, for people; empty: nothing."""
         return evidence.describe(self.pins)
 
     def question(self) -> str:
-        """Make the statement that asks the server."""
+        """Make the statement that asks the server: for what may pin the lease, or for its settings."""
+        if not self.unknown:
+            self._asked = ()
+            return parameters.question(self._names_of_custom())
         doubts = self._doubts | self.pins
         self._asked = tuple(kind for kind in QUESTIONS if kind & doubts)
         self._doubts = 0
         return "SELECT " + ", ".join(QUESTIONS[kind] for kind in self._asked)
 
-    def answer(self, row: bytes) -> PeerError | None:
-        """Take the server's answer, the body of a DataRow; empty: it did not answer, and the evidence counts.
+    def answer(self, rows: list[bytes]) -> PeerError | None:
+        """Take the server's answer, the bodies of DataRows; empty: it did not answer.
 
         Returns the error that ends the client if it may not be pinned.
         """
+        if self._asked:
+            return self._pinned_by(rows)
+        self._set(rows)
+        return None
+
+    @property
+    def evidence_counts(self) -> bool:
+        """What was asked last needs no answer: then the evidence decides."""
+        return bool(self._asked)
+
+    def _pinned_by(self, rows: list[bytes]) -> PeerError | None:
+        """Without an answer the evidence counts."""
         pool, before = self._server.pool, self.pins
-        columns = messages.read_data_row(row) if row else [TRUE] * len(self._asked)
+        columns = messages.read_data_row(rows[-1]) if rows else [TRUE] * len(self._asked)
         self.pins = sum(kind for kind, value in zip(self._asked, columns, strict=False) if value == TRUE)
         if not self.pins:
             pool.pinned.discard(self._server)
@@ -217,11 +207,27 @@ class SessionState:
             self._server.service.pins_changed(self._server)
         return None
 
+    def _set(self, rows: list[bytes]) -> None:
+        """Without an answer the client keeps the connection, and the server is asked again after its next request."""
+        client, server = self._client, self._server
+        if client is None or not rows:
+            return
+        self._changed = self.unsure = False
+        self._reported = server.parameters
+        server.settings = parameters.answered(rows, server.user)
+        client.settings = parameters.Settings.of(client.startup_settings.values | server.settings.values)
+
+    def _names_of_custom(self) -> list[str]:
+        client = self._client
+        known = {name for name in client.settings.values if "." in name} if client is not None else set()
+        return sorted(known | {messages.decode_text(name).lower() for name in self._custom})
+
     # -- refusals ------------------------------------------------------------------------------------------------------
 
-    def _refused(self, kinds: int) -> bool:
+    def refuses(self, bits: int) -> bool:
         """Say whether a statement must not run because of what it would leave; otherwise keep a place for its pin."""
         server, pool = self._server, self._server.pool
+        kinds = bits & evidence.PINNING
         if self._policy is SessionStatePolicy.ERROR:
             error: PeerError = FeatureNotSupported(
                 f"not allowed in {self._route.pool_mode} pooling mode: {evidence.describe(kinds)}",
@@ -236,17 +242,8 @@ class SessionState:
             error = self._too_many_pinned(kinds)
         else:
             return False
-        self._refusals += 1
-        server.lease.replace_error(REFUSED.format(self._refusals).encode(), error)
+        server.lease.refusals.refuse(error)
         return True
-
-    def refusal(self, framer: Framer, kind: int) -> bytes:
-        """Make what the server gets instead of the request that was refused."""
-        text = REFUSED.format(self._refusals).encode() + b"\0"
-        if kind == codes.QUERY:
-            return messages.message(kind, text)
-        name = framer.body().split(b"\0", 1)[0]
-        return messages.message(kind, name + b"\0" + text + bytes(2))
 
     def _too_many_pinned(self, kinds: int = 0) -> PeerError:
         route, pool = self._route, self._server.pool
@@ -256,3 +253,17 @@ class SessionState:
             detail=f"It would be kept for {evidence.describe(kinds or self.pins)}, which outlive the transaction.",
             hint="Raise max_pinned or pool_size, or connect through a rule with pool_mode session.",
         )
+
+
+def names_of_settings(text: bytes) -> Iterator[bytes]:
+    """Name everything in a text that may be a setting with a dot, as two words or as a constant."""
+    chain: list[bytes] = []
+    for token in sql.tokens(text + b";"):
+        if token.kind == sql.STRING and CUSTOM.fullmatch(said := text[token.start + 1 : token.stop - 1]):
+            yield said
+        goes_on = token.word == b"." or (bool(chain) and chain[-1] == b".")
+        if not goes_on:
+            if len(chain) > 2:
+                yield b"".join(chain)
+            chain = []
+        chain.append(token.word)

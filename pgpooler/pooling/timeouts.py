@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pgpooler.config.model import PoolMode
 from pgpooler.config.routing import Route
 from pgpooler.errors import PeerError
 from pgpooler.pooling.states import ClientState
@@ -42,7 +43,8 @@ def _idle_transaction(client: ClientSession, server: ServerSession) -> float:
 
 
 def _pinned(client: ClientSession, server: ServerSession) -> float:
-    if not server.lease.session_state.pins or in_transaction(client, server):
+    kept = server.lease.session_state.pins or (server.unshared and client.mode is not PoolMode.SESSION)
+    if not kept or in_transaction(client, server):
         return 0.0
     return max(client.last_traffic, server.last_traffic)
 
@@ -70,7 +72,7 @@ def _cancel_query(client: ClientSession, server: ServerSession, limit: float, no
     server.lease.overdue = True
     server.lease.busy_since = now
     message = f"canceling statement due to query timeout ({limit:g} s, query_timeout)"
-    server.lease.replace_error(CANCELED_QUERY, PeerError(message, sqlstate="57014", severity="ERROR"))
+    server.lease.refusals.replace(CANCELED_QUERY, PeerError(message, sqlstate="57014", severity="ERROR"))
     server.cancel()
 
 

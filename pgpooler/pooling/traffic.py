@@ -19,16 +19,26 @@ SMALL = (*VOID, codes.CLOSE, codes.DESCRIBE, codes.EXECUTE, codes.SYNC, codes.TE
 
 # -- from servers ------------------------------------------------------------------------------------------------------
 
-_NOTED = (
+NOTED = (
     codes.READY_FOR_QUERY,
     codes.ERROR_RESPONSE,
     codes.PARAMETER_STATUS,
     codes.COPY_IN_RESPONSE,
     codes.COPY_BOTH_RESPONSE,
 )
-REPLIES = watching(bytes(_NOTED), unknown=codes.BACKEND_TYPES)
-REPLIES_AND_TAGS = watching(bytes((*_NOTED, codes.COMMAND_COMPLETE)), unknown=codes.BACKEND_TYPES)
-REPLIES_AND_ROWS = watching(bytes((*_NOTED, codes.DATA_ROW)), unknown=codes.BACKEND_TYPES)
+"""What a server session itself must know of."""
+PREPARED = (
+    codes.PARSE_COMPLETE,
+    codes.CLOSE_COMPLETE,
+    codes.PARAMETER_DESCRIPTION,
+    codes.ROW_DESCRIPTION,
+    codes.NO_DATA,
+)
+"""Replies to Parse, Close and Describe."""
+REPLIES = watching(bytes(NOTED), unknown=codes.BACKEND_TYPES)
+REPLIES_AND_TAGS = watching(bytes((*NOTED, codes.COMMAND_COMPLETE)), unknown=codes.BACKEND_TYPES)
+PREPARING = watching(bytes((*NOTED, codes.COMMAND_COMPLETE, *PREPARED)), unknown=codes.BACKEND_TYPES)
+REPLIES_AND_ROWS = watching(bytes((*NOTED, codes.DATA_ROW)), unknown=codes.BACKEND_TYPES)
 REPLIES_OUT_OF_TURN = watching(
     bytes(set(codes.BACKEND_TYPES) - {codes.NOTICE_RESPONSE, codes.NOTIFICATION_RESPONSE}), unknown=codes.BACKEND_TYPES
 )

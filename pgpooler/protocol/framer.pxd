@@ -37,6 +37,7 @@ cdef class Framer:
     @cython.locals(here=Py_ssize_t)
     cpdef pass_on(self)
 
+    cpdef behead(self, Py_ssize_t count)
     cpdef drop(self)
     cpdef passed(self)
     cpdef keep(self)

@@ -149,6 +149,14 @@ class Framer:
             self.passing = self.length - here
             self.position = self.end
 
+    def behead(self, count: int) -> None:
+        """Let only the body behind its first `count` bytes join the run, which begins there.
+
+        They must be here, and the run before them must be out.
+        """
+        self.mark = self.position + 5 + count
+        self.pass_on()
+
     def drop(self) -> None:
         """Leave out the message that `take` found whole.  The run before it must be out."""
         self.position += self.length

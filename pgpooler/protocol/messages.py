@@ -41,6 +41,11 @@ def message(kind: int, body: bytes) -> bytes:
     return bytes((kind,)) + UINT32.pack(len(body) + 4) + body
 
 
+def header(kind: int, length: int) -> bytes:
+    """Make what stands in front of a body of this length: type byte, Int32 length that counts itself."""
+    return bytes((kind,)) + UINT32.pack(length + 4)
+
+
 def packet(body: bytes) -> bytes:
     """Frame a startup packet: Int32 length that counts itself, body, no type byte."""
     return UINT32.pack(len(body) + 4) + body

@@ -249,14 +249,16 @@ def test_no_client_keeps_others_from_the_only_connection_by_sending_ahead(
 
 
 @pytest.mark.parametrize("policy", ["always", "smart"])
-def test_what_one_statement_leaves_the_next_does_not_find(policy: str, start: Start, database: str) -> None:
+def test_settings_outlive_their_statement_and_nothing_else_does(policy: str, start: Start, database: str) -> None:
     """W19."""
     with start(server_reset_query=policy, on_session_state="allow").wire() as client:
         client.log_in(database=database, TimeZone="Asia/Tokyo")
         for statement, query_text, expected in (
-            ("SET work_mem = '7MB'", "SHOW work_mem", ["4MB"]),
-            ("SET TimeZone = 'UTC'", "SHOW TimeZone", ["Asia/Tokyo"]),
-            ("SET ROLE pg_monitor", "SELECT current_user", ["postgres"]),
+            ("SET work_mem = '7MB'", "SHOW work_mem", ["7MB"]),
+            ("SET TimeZone = 'UTC'", "SHOW TimeZone", ["UTC"]),
+            ("RESET TimeZone", "SHOW TimeZone", ["Asia/Tokyo"]),
+            ("SET ROLE pg_monitor", "SELECT current_user", ["pg_monitor"]),
+            ("RESET ROLE", "SELECT current_user", ["postgres"]),
             ("CREATE TEMP TABLE left_behind ()", "SELECT to_regclass('pg_temp.left_behind')", [None]),
             ("PREPARE left_behind AS SELECT 1", "SELECT count(*) FROM pg_prepared_statements", ["0"]),
         ):

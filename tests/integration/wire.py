@@ -59,6 +59,11 @@ def parse(text: str, *, name: bytes = b"", types: tuple[int, ...] = ()) -> bytes
     return encode(frontend("Parse", statement=name, query=text.encode(), types=types))
 
 
+def close(name: bytes = b"") -> bytes:
+    """A Close of a statement."""
+    return encode(frontend("Close", kind=b"S", target=name))
+
+
 def bind(*values: bytes | None, name: bytes = b"") -> bytes:
     """A Bind of text values to the unnamed portal."""
     return encode(frontend("Bind", portal=b"", statement=name, formats=(), values=values, result_formats=()))

@@ -14,6 +14,7 @@ from tests.protocol.test_transaction_mode import LONG, Transactions, idle
 from tests.scripted import SYNC, Client, PostgreSQL, extended, frame, query
 
 QUESTIONS = KEEPING_PLANS.split("; ")
+ASKS_FOR_SETTINGS = "SELECT pg_catalog.lower(name)"
 
 
 def plain(setting: Transactions) -> Client:
@@ -59,6 +60,7 @@ def asked(setting: Transactions) -> int:
         extended("SELECT 'c1'", sync=False) + extended("SELECT 'c1'"),
         query("BEGIN") + query("SELECT 'c1'") + query("COMMIT"),
         query("BEGIN") + query("SELECT 'c1'") + query("ROLLBACK"),
+        extended("SELECT 'c1'", name="s1"),
         SYNC,
     ],
 )
@@ -73,34 +75,65 @@ def test_where_nothing_is_left_nothing_is_cleaned(said: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "beyond"),
-    [
-        (query("SET x TO 'c1'"), []),
-        (query("BEGIN") + query("SET x TO 'c1'") + query("COMMIT"), []),
-        (extended("SET x TO 'c1'"), []),
-        (query("row c1"), []),
-        (query("SELECT 'c1'" + LONG), []),
-        (frame("F", bytes(8)), []),
-        (extended("SELECT 'c1'", name="s1"), ["DEALLOCATE ALL"]),
-    ],
+    "said",
+    [query("row c1"), query("SELECT 'c1'" + LONG), frame("F", bytes(8)), extended("row c1", name="s1")],
 )
-def test_where_something_may_be_left_it_is_cleaned_and_plans_are_kept(said: bytes, beyond: list[str]) -> None:
+def test_where_something_may_be_left_it_is_cleaned_and_plans_are_kept(said: bytes) -> None:
     setting, one, other = smart(pool_size=1)
     setting.say(one, said)
     assert idle(one)
-    assert setting.process.statements[-len(QUESTIONS) - len(beyond) :] == QUESTIONS + beyond
+    assert setting.process.statements[-len(QUESTIONS) :] == QUESTIONS
     setting.ask(other, "show {}")
     assert other.rows == [""]
     assert not setting.cluster.complaints
 
 
-def test_a_changed_parameter_is_evidence() -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        query("SET x TO 'c1'"),
+        query("BEGIN") + query("SET x TO 'c1'") + query("COMMIT"),
+        extended("SET x TO 'c1'"),
+        extended("SET x TO 'c1'", name="s1"),
+    ],
+)
+@pytest.mark.parametrize("policy", ["always", "smart", "never"])
+def test_what_a_client_sets_is_its_own_on_every_server_connection(policy: str, said: bytes) -> None:
+    setting, one, other = smart(server_reset_query=policy)
+    setting.say(one, said)
+    assert idle(one)
+    assert setting.process.statements[-1].startswith(ASKS_FOR_SETTINGS) or policy == "always"
+    setting.ask(other, "show c")
+    for holder, asker in ((None, one), (other, one), (one, other)):
+        if holder is not None:
+            setting.ask(holder, "BEGIN")
+        setting.ask(asker, "show c")
+        if holder is not None:
+            setting.ask(holder, "COMMIT")
+    assert one.rows == ["c1", "c1"]
+    assert other.rows == ["", ""]
+    assert not setting.cluster.complaints
+
+
+def test_after_a_reported_change_the_server_is_asked_for_its_settings() -> None:
     setting, one, _ = smart(pool_size=1)
     setting.ask(one, "BEGIN")
     setting.process.say(frame("S", b"TimeZone\0Asia/Tokyo\0"))
     setting.world.settle()
     setting.ask(one, "COMMIT")
-    assert setting.process.statements[-len(QUESTIONS) :] == QUESTIONS
+    assert setting.process.statements[-1].startswith(ASKS_FOR_SETTINGS)
+    assert idle(one)
+
+
+def test_a_change_that_is_taken_back_before_the_end_asks_nothing() -> None:
+    """SET LOCAL of a reported parameter."""
+    setting, one, _ = smart(pool_size=1)
+    setting.ask(one, "BEGIN")
+    for value in (b"Asia/Tokyo", b"UTC"):
+        setting.process.say(frame("S", b"TimeZone\0" + value + b"\0"))
+        setting.world.settle()
+    setting.ask(one, "COMMIT")
+    assert setting.process.statements == ["BEGIN", "COMMIT"]
 
 
 def test_the_tag_of_a_set_says_nothing_where_every_text_was_read() -> None:
@@ -124,10 +157,10 @@ def test_a_library_that_was_loaded_ends_the_server_connection() -> None:
     assert other.rows == [other.token]
 
 
-def test_what_was_not_looked_at_is_cleaned_when_the_policy_becomes_smart() -> None:
+def test_what_was_left_under_never_is_cleaned_when_the_policy_becomes_smart() -> None:
     setting, one, _ = smart(pool_size=1, server_reset_query="never", on_session_state=SessionStatePolicy.ALLOW)
     setting.ask(one, "BEGIN")
-    setting.ask(one, "SET x TO 'c1'")
+    setting.ask(one, "row {}")
     setting.world.reload(configure(pool_size=1, pool_mode=PoolMode.TRANSACTION, server_reset_query="smart"))
     setting.ask(one, "COMMIT")
     assert setting.process.statements[-len(QUESTIONS) :] == QUESTIONS

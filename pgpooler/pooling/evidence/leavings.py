@@ -14,6 +14,10 @@ PREPARED = 32  # by the statement PREPARE, not by the message Parse
 RELEASING = 64  # may end one of those
 UNREAD = 128  # too long or not understood: nobody knows what it leaves, and the server must be asked
 LOADED = 256  # no reset undoes it
+SETTINGS = 512  # settings of the session may have changed: the server is asked which (`parameters`)
+RESTORING = 1024  # a setting may have gone back to the server connection's own value, which need not be the client's
+FOR_THE_TRANSACTION = 2048  # settings change and come back with its end
+STATEMENTS = 4096  # speaks of prepared statements by their names
 
 PINNING = TEMPORARY | LISTENING | ADVISORY_LOCK | HELD_CURSOR | PREPARED
 """What keeps a client on its server connection."""
@@ -44,14 +48,14 @@ COMMANDS: dict[bytes, int] = {
     b"commit": NOTHING,
     b"copy": NOTHING,
     b"create": NOTHING,
-    b"deallocate": RELEASING | CLEANING,
+    b"deallocate": RELEASING | CLEANING | STATEMENTS,
     b"declare": NOTHING,
     b"delete": NOTHING,
     b"discard": RELEASING | CLEANING,
     b"do": CLEANING,
     b"drop": RELEASING,
     b"end": NOTHING,
-    b"execute": CLEANING,  # of what was prepared elsewhere
+    b"execute": CLEANING | STATEMENTS,  # of what was prepared elsewhere
     b"explain": NOTHING,
     b"fetch": NOTHING,
     b"grant": NOTHING,
@@ -63,18 +67,18 @@ COMMANDS: dict[bytes, int] = {
     b"merge": NOTHING,
     b"move": NOTHING,
     b"notify": NOTHING,
-    b"prepare": PREPARED | CLEANING,
+    b"prepare": PREPARED | CLEANING | STATEMENTS,
     b"reassign": NOTHING,
     b"refresh": NOTHING,
     b"reindex": NOTHING,
     b"release": NOTHING,
-    b"reset": CLEANING,
+    b"reset": SETTINGS | RESTORING,
     b"revoke": NOTHING,
     b"rollback": NOTHING,
     b"savepoint": NOTHING,
     b"security": NOTHING,
     b"select": NOTHING,
-    b"set": CLEANING,
+    b"set": SETTINGS,
     b"show": NOTHING,
     b"start": NOTHING,
     b"table": NOTHING,
@@ -117,14 +121,15 @@ TAGS: dict[bytes, int] = {
     b"DEALLOCATE": RELEASING | CLEANING,
     b"DECLARE": CLEANING,  # WITH HOLD or not: the text tells
     b"DISCARD": RELEASING | CLEANING,
+    b"DISCARD ALL": RELEASING | CLEANING | SETTINGS | RESTORING,
     b"DO": CLEANING,
     b"DROP": RELEASING,
     b"LISTEN": LISTENING | CLEANING,
     b"LOAD": LOADED | CLEANING,
     b"PREPARE": PREPARED | CLEANING,
     b"PREPARE TRANSACTION": NOTHING,
-    b"RESET": CLEANING,
-    b"SET": CLEANING,  # also SET LOCAL and SET TRANSACTION: the text tells
+    b"RESET": SETTINGS | RESTORING,
+    b"SET": SETTINGS,  # also SET LOCAL and SET TRANSACTION: the text tells
     b"SET CONSTRAINTS": NOTHING,
     b"CREATE EXTENSION": CLEANING,
     b"CREATE LANGUAGE": CLEANING,

@@ -14,9 +14,13 @@ from pgpooler.pooling.evidence.leavings import (
     CLEANING,
     COMMANDS,
     CREATES,
+    FOR_THE_TRANSACTION,
     FUNCTIONS,
     HELD_CURSOR,
     NOTHING,
+    RESTORING,
+    SETTINGS,
+    STATEMENTS,
     TEMPORARY,
     UNREAD,
 )
@@ -131,7 +135,9 @@ class Reading:
         """SET LOCAL, SET TRANSACTION, SET CONSTRAINTS, but not a setting of that name; pg_temp as a place to create."""
         scoped = self._key(self._first + 1) in (b"local", b"transaction", b"constraints")
         if scoped and self._names(self._first + 2) and self._key(self._first + 2) != b"to":
-            self._found = NOTHING
+            self._found = FOR_THE_TRANSACTION
+        elif b"default" in self._keys:
+            self._found |= RESTORING
         before = END
         for token, key in zip(self._tokens, self._keys, strict=True):
             said = self._text[token.start : token.stop].lower()
@@ -144,6 +150,10 @@ class Reading:
     def _prepare(self) -> None:
         if self._keys[self._first + 1 :] == [b"transaction", b"'"]:
             self._found = NOTHING
+
+    def _discard(self) -> None:
+        if self._key(self._first + 1) == b"all":
+            self._found |= SETTINGS | RESTORING
 
     def _declare(self) -> None:
         header = self._keys[: self._keys.index(b"for")] if b"for" in self._keys else self._keys
@@ -182,12 +192,12 @@ class Reading:
     def _execute(self, place: int) -> None:
         """EXPLAIN EXECUTE, CREATE TABLE AS EXECUTE."""
         if self._evaluates and self._key(place + 1) not in SPEAK_OF_EXECUTE:
-            self._found |= CLEANING
+            self._found |= CLEANING | STATEMENTS
 
     def _settings(self, _place: int) -> None:
         """An UPDATE of the view pg_settings is a SET (view-pg-settings)."""
         if b"update" in self._keys or b"merge" in self._keys:
-            self._found |= CLEANING
+            self._found |= SETTINGS
 
     def _quoted(self, place: int) -> None:
         word = self._tokens[place].word
@@ -275,11 +285,16 @@ class Reading:
         arguments = self._arguments(place)
         if len(arguments) == 3 and self._keys[arguments[2].start : arguments[2].stop] == [b"true"]:
             setting, value = self._constant(arguments[0]), self._constant(arguments[1])
+            self._found |= FOR_THE_TRANSACTION
             if (setting and setting != b"search_path") or (value and b"pg_temp" not in value):
                 return
-        self._found |= CLEANING
+            self._found |= CLEANING
+        else:
+            self._found |= SETTINGS | (RESTORING if b"null" in self._keys else NOTHING)
+            if not arguments or not self._constant(arguments[0]):
+                self._found |= CLEANING  # nobody knows which setting
         if b"pg_temp" in self._text[self._tokens[0].start : self._tokens[-1].stop].lower():
-            self._found |= TEMPORARY
+            self._found |= TEMPORARY | CLEANING
 
     def _arguments(self, place: int) -> list[slice]:
         """The places of the arguments behind this parenthesis, if it closes soon."""
@@ -308,6 +323,7 @@ RULES: dict[bytes, Callable[[Reading], None]] = {
     b"alter": Reading._alter,
     b"create": Reading._create,
     b"declare": Reading._declare,
+    b"discard": Reading._discard,
     b"prepare": Reading._prepare,
     b"set": Reading._set,
 }

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pgpooler.config.model import AuthMethod, Pattern, PatternKind, Rule
 from pgpooler.errors import PeerError
-from pgpooler.pooling.login import literal, parse_options, startup_settings
+from pgpooler.pooling.login import parse_options, startup_settings
 from pgpooler.pooling.states import ClientState
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import make_verifier
@@ -307,54 +307,14 @@ def test_a_client_that_waits_is_not_read_from() -> None:
 # -- startup parameters ------------------------------------------------------------------------------------------------
 
 
-def unquoted(text: str, position: int) -> tuple[str, int]:
-    """Read an E'...' constant as PostgreSQL does; return its value and where it ends."""
-    assert text.startswith("E'", position)
-    position += 2
-    value = []
-    while text[position] != "'" or text[position + 1 : position + 2] == "'":
-        if text[position] == "\\":
-            assert text[position + 1] == "\\", "no other escape is used"
-        value.append(text[position])
-        position += 2 if text[position] in "\\'" else 1
-    return "".join(value), position + 1
-
-
 hostile = st.text(alphabet=st.sampled_from("'\\;-\"$E\n\t \x01é\udcff"), max_size=12) | st.text(max_size=20)
 
 
-@given(hostile)
-def test_a_literal_means_the_text_and_ends_where_it_ends(text: str) -> None:
-    quoted = literal(text)
-    assert unquoted(quoted, 0) == (text, len(quoted))
-
-
-@given(st.dictionaries(hostile, hostile, max_size=4))
-def test_the_statement_sets_exactly_what_was_asked(parameters: dict[str, str]) -> None:
-    statement = startup_settings(StartupMessage(codes.PROTOCOL_3_0, "alice", "shop", dict(parameters)))
-    if not parameters:
-        assert statement == ""
-        return
-    assert statement.startswith("SELECT ")
-    found, position = {}, len("SELECT ")
-    while True:
-        assert statement.startswith("pg_catalog.set_config(", position)
-        name, position = unquoted(statement, position + len("pg_catalog.set_config("))
-        assert statement.startswith(", ", position)
-        found[name], position = unquoted(statement, position + 2)
-        assert statement.startswith(", false)", position)
-        position += len(", false)")
-        if position == len(statement):
-            break
-        assert statement.startswith(", ", position)
-        position += 2
-    assert found == parameters
-
-
-def test_client_encoding_is_set_last() -> None:
-    parameters = {"client_encoding": "SJIS", "application_name": "x"}
-    statement = startup_settings(StartupMessage(codes.PROTOCOL_3_0, "alice", "shop", parameters))
-    assert statement.index("client_encoding") > statement.index("application_name")
+def test_what_was_asked_for_at_the_start_has_names_in_lower_case_and_counts_more_than_options() -> None:
+    parameters = {"DateStyle": "iso", "application_name": "x"}
+    options = "-c application_name=y -c Geqo=off"
+    settings = startup_settings(StartupMessage(codes.PROTOCOL_3_0, "alice", "shop", parameters, options))
+    assert settings.values == {"application_name": "x", "geqo": "off", "datestyle": "iso"}
 
 
 @pytest.mark.parametrize(
@@ -413,7 +373,7 @@ def test_each_client_gets_its_own_parameters() -> None:
     statements = setting.cluster.processes[0].statements
     assert statements[0] == (
         "SELECT pg_catalog.set_config(E'geqo', E'off', false), pg_catalog.set_config(E'application_name', E'a', false),"
-        " pg_catalog.set_config(E'DateStyle', E'German', false)"
+        " pg_catalog.set_config(E'datestyle', E'German', false)"
     )
     assert statements[-1] == "SELECT pg_catalog.set_config(E'application_name', E'b', false)"
 

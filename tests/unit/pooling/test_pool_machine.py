@@ -1,6 +1,7 @@
 """The pools of one backend under anything that can happen to them: checkout, checkin, failure, time, reload.
 
-The clients here ask for no parameters, so that a lease is granted at once, in the middle of whatever brought it about.
+Most clients here ask for no parameters, so that a lease is granted at once, in the middle of whatever brought it about.
+The others ask for one that most of the time can be set only at the start of a connection, and need one of their own.
 """
 
 from __future__ import annotations
@@ -86,9 +87,14 @@ class PoolMachine(RuleBasedStateMachine):
         return [client for client in self.clients if not client.over]
 
     @precondition(lambda self: len(self.present) < 8)
-    @rule(user=st.sampled_from(USERS), settled=st.booleans())
-    def connect(self, user: str, settled: bool) -> None:
-        self.clients.append(Client(self.world, "", user=user))
+    @rule(
+        user=st.sampled_from(USERS),
+        start_only=st.sampled_from(("", "", "", "on", "off", "forbidden")),
+        settled=st.booleans(),
+    )
+    def connect(self, user: str, start_only: str, settled: bool) -> None:
+        parameters = {"ignore_system_indexes": start_only} if start_only else {}
+        self.clients.append(Client(self.world, "", user=user, parameters=parameters))
         if settled:
             self.world.settle()
 
@@ -150,6 +156,10 @@ class PoolMachine(RuleBasedStateMachine):
     def end_server(self, data: st.DataObject, how) -> None:  # type: ignore[no-untyped-def]
         how(data.draw(st.sampled_from(self.cluster.alive)))
 
+    @rule(too_late=st.booleans())
+    def change_when_the_parameter_can_be_set(self, too_late: bool) -> None:
+        self.cluster.start_only = {"ignore_system_indexes"} if too_late else set()
+
     @precondition(lambda self: self.cluster.alive)
     @rule(data=st.data(), stalled=st.booleans())
     def stall_server(self, data: st.DataObject, stalled: bool) -> None:
@@ -201,14 +211,16 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_overtaken(self) -> None:
+        """Who needs a connection of its own may be served later, or earlier, than those who wait for any."""
         if not hasattr(self, "world"):
             return
         for pool, earlier in self.before.items():
             still = [client for client in earlier if client in pool.waiters and client not in self.canceled]
             assert [client for client in pool.waiters if client in still] == still, "the order changed"
             for client in earlier:
-                if client.state == ClientState.ACTIVE and client.pool is pool:
-                    assert not any(one in pool.waiters for one in earlier[: earlier.index(client)])
+                if client.state == ClientState.ACTIVE and client.pool is pool and not client.unshared:
+                    ahead = earlier[: earlier.index(client)]
+                    assert not any(one in pool.waiters and not one.unshared for one in ahead)
         self.before = {pool: list(pool.waiters) for pool in self.world.pools}
 
     @invariant()
@@ -218,7 +230,7 @@ class PoolMachine(RuleBasedStateMachine):
             return
         for pool in self.world.pools:
             if pool.waiters and pool.may_open and not pool.use.full and not self.world.now < pool.retry_at:
-                assert pool.opening >= len(pool.waiters) or pool.due, pool
+                assert not pool.unshared.wanted or pool.due, pool
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):

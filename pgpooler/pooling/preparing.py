@@ -1,0 +1,453 @@
+"""Prepared statements in the pooled modes: what becomes of a client's Parse, Bind, Describe and Close in a lease.
+
+The server hears our names instead of the client's (`statements`).  A statement that it does not have is prepared in
+front of the request that needs it, and its replies are dropped.  What is prepared already is not prepared again: a
+Close of nothing goes to the server instead of the Parse, and its CloseComplete comes back to the client as the
+ParseComplete it waits for.  So it is always the server that keeps the order, and that skips after an error.
+
+What a request does to a statement is taken as done for what follows in its batch, because that is skipped if it is not.
+What follows a Sync waits until it is known: see `_unsettled`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+from pgpooler.errors import FeatureNotSupported, PeerError
+from pgpooler.pooling import evidence, sql_names
+from pgpooler.pooling.expected import (
+    DROP,
+    GOES_ON,
+    Expected,
+    OfClientClose,
+    OfClientParse,
+    OfDescribe,
+    OfServer,
+    OfStray,
+    OfUnnamed,
+)
+from pgpooler.pooling.owed import BATCH
+from pgpooler.pooling.requests import DROPPED, HOLD, PASS, REFUSE, REWRITTEN, WAIT, own_name, read_names
+from pgpooler.pooling.statements import LONGEST_KEPT, MOST_KEPT, PREFIX, UNNAMED, Statement
+from pgpooler.protocol import codes, messages
+
+if TYPE_CHECKING:
+    from pgpooler.pooling.client import ClientSession
+    from pgpooler.pooling.lease import Lease
+    from pgpooler.pooling.server import ServerSession
+
+NO_STATEMENT = PREFIX + b"none"  # the name of none
+CLOSE_NOTHING = messages.message(codes.CLOSE, b"S" + NO_STATEMENT + b"\0")
+CLOSE_UNNAMED = messages.message(codes.CLOSE, b"S\0")
+FLUSH = messages.message(codes.FLUSH, b"")
+CHANGED = (b"\0C0A000\0", b"\0RRevalidateCachedQuery\0")  # fields of the error about a plan whose result has changed
+RESULT_CHANGED = FeatureNotSupported("cached plan must not change result type", severity="ERROR")  # its own words
+DEALLOCATE_ALL = (b"DEALLOCATE ALL", b"DISCARD ALL")  # tags
+SETTINGS_CHANGED = FeatureNotSupported(
+    "the prepared statement cannot be prepared again under the settings it was made with",
+    severity="ERROR",
+    detail="DateStyle, TimeZone or another setting that constants are read by has another value now.",
+    hint="Prepare the statement again after changing such a setting.",
+)
+
+
+class Preparing:
+    """The prepared statements of one lease after the other on one server connection."""
+
+    __slots__ = (
+        "_bound",
+        "_client",
+        "_deallocated",
+        "_described",
+        "_expected",
+        "_lease",
+        "_misshapen",
+        "_server",
+        "_touched",
+        "awaited",
+        "keeps",
+    )
+
+    def __init__(self, server: ServerSession, lease: Lease) -> None:
+        self._server = server
+        self._lease = lease
+        self._client: ClientSession | None = None
+        self._expected: deque[Expected] = deque()
+        self._described: OfDescribe | None = None  # its types have come, the shape comes next
+        self._deallocated: deque[bytes] = deque()  # names that SQL under way closes, if it succeeds
+        self._touched: dict[Hashable, int] = {}  # names and statements -> the batch that did something to them last
+        self._bound: list[Statement] = []  # by requests that are under way
+        self._misshapen: Statement | None = None  # its rows have another shape here than its client was told
+        self.awaited: OfDescribe | None = None  # the client waits for this reply
+        self.keeps: set[bytes] = set()  # names of statements that only this server has: the lease cannot end
+
+    def begin(self, client: ClientSession) -> None:
+        """The lease of a client in a pooled mode begins."""
+        self._client = client
+
+    def end(self) -> None:
+        """The lease is over.  If replies are still to come, nobody knows any more what the server has."""
+        statements = self._server.statements
+        if self._expected:
+            statements.lost = True
+            statements.clear()
+        if self._client is not None and UNNAMED in self.keeps:
+            self._client.statements.unnamed = None
+        self._client = None
+        self._expected.clear()
+        self.keeps.clear()
+        self.awaited = self._misshapen = None
+        self.settled()
+
+    def settled(self) -> None:
+        """Nothing is owed any more."""
+        self._touched.clear()
+        self._bound.clear()
+        self._deallocated.clear()
+        self._described = None
+
+    @property
+    def watches(self) -> bool:
+        """Replies to Parse, Close and Describe are to be looked at."""
+        return bool(self._expected) or self._described is not None
+
+    @property
+    def reason(self) -> str:
+        """Why the lease cannot end, for people; empty: it can."""
+        return "a prepared statement that is too long to be kept" if self.keeps else ""
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def look(self, client: ClientSession, kind: int) -> int:
+        """Look at an extended request at which the framer has stopped; return what is to become of it (`requests`)."""
+        if self._server.owed.skipping or kind == codes.EXECUTE:
+            return PASS
+        if kind == codes.PARSE:
+            return self._parse(client)
+        if kind == codes.BIND:
+            return self._bind(client)
+        return self._describe_or_close(client, kind)
+
+    def _parse(self, client: ClientSession) -> int:
+        framer = client.framer
+        names = read_names(framer, 0, 1)
+        if names is None:
+            return WAIT
+        if not names:
+            return PASS
+        name = names[0]
+        if name and self._unsettled(name):
+            return HOLD
+        if framer.length > LONGEST_KEPT or (name and client.statements.size + framer.length > MOST_KEPT):
+            return self._parse_unkept(name)
+        if not framer.take(LONGEST_KEPT):
+            return WAIT
+        body = framer.body()[len(name) + 1 :]
+        text = body.partition(b"\0")[0]
+        left = self._server.service.texts.look(text)
+        state = self._lease.session_state
+        if left & evidence.PINNING and state.refuses(left):
+            return REFUSE
+        if left & evidence.STATEMENTS and self._must_know(client, text):
+            return HOLD
+        if name:
+            return self._parse_named(client, name, body, left)
+        first = not self._server.owed.requests or self._server.owed.requests[-1] != BATCH
+        statement = Statement(UNNAMED, body, None if state.unsure else client.settings.digest, left)
+        self.keeps.discard(UNNAMED)
+        self._expect(
+            OfUnnamed(codes.PARSE_COMPLETE, self._server.statements, statement, client=client.statements, first=first),
+            UNNAMED,
+        )
+        return PASS
+
+    def _parse_named(self, client: ClientSession, name: bytes, body: bytes, left: int) -> int:
+        server, owed = self._server, self._server.owed
+        if owed.asked > owed.answered:
+            return HOLD  # until it is known what is there, and whether the transaction has failed
+        if name in client.statements.named:
+            self._make_stray(client, name)  # and the server refuses the name that is taken
+            self._expect(Expected(codes.PARSE_COMPLETE, GOES_ON))
+            return PASS
+        failed = server.status == codes.FAILED  # then the server decides what it refuses
+        digest = None if failed or self._lease.session_state.unsure else client.settings.digest
+        statement = server.pool.statements.get(body, digest, left)
+        if self._unsettled(statement):
+            return HOLD
+        shared = server.statements.has(statement)
+        if not shared:
+            self._make_room()
+        insert = CLOSE_NOTHING if shared else statement.parse(statement.name)
+        self._lease.insert(insert, codes.CLOSE if shared else codes.PARSE)
+        self._expect(
+            OfClientParse(client.statements, name, statement, server.statements, shared=shared), name, statement
+        )
+        if statement.shape is None:
+            self._describe(statement)
+        return DROPPED
+
+    def _parse_unkept(self, name: bytes) -> int:
+        """Pass on a statement that is too long to be kept.  Only this server has it, so the client stays with it."""
+        self._lease.session_state.note(evidence.UNREAD | evidence.CLEANING)
+        self.keeps.add(name)
+        if name:
+            self._server.statements.strays.add(name)
+            self._expect(Expected(codes.PARSE_COMPLETE, GOES_ON), name)
+        else:
+            self._expect(OfUnnamed(codes.PARSE_COMPLETE, self._server.statements, None), UNNAMED)
+            self._expected[-1].fate = GOES_ON
+        return PASS
+
+    def _bind(self, client: ClientSession) -> int:
+        names = read_names(client.framer, 0, 2)
+        if names is None:
+            return WAIT
+        if not names:
+            return PASS
+        portal, name = names
+        statement = self._statement(client, name)
+        fate = self._make_ready(client, name, statement)
+        if fate != PASS or statement is None:
+            return self._under_own_name(portal + b"\0", name) if fate == PASS else fate
+        state = self._lease.session_state
+        if statement.left:
+            if statement.left & evidence.PINNING and state.refuses(statement.left):
+                return REFUSE
+            if statement.left & evidence.STATEMENTS and self._must_know(client, statement.text):
+                return HOLD
+            state.note_text(statement.left, statement.text)
+        self._bound.append(statement)
+        if not statement.name:
+            return PASS
+        self._server.statements.named.move_to_end(statement)
+        self._lease.replace_head(portal + b"\0" + statement.name + b"\0", len(portal) + len(name) + 2)
+        return REWRITTEN
+
+    def _describe_or_close(self, client: ClientSession, kind: int) -> int:
+        framer = client.framer
+        if not framer.take(codes.SMALL_MESSAGE_LIMIT):
+            return WAIT
+        body = framer.body()
+        if body[:1] != b"S" or not body.endswith(b"\0"):
+            if kind == codes.CLOSE and body[:1] == b"P":
+                self._expect(Expected(codes.CLOSE_COMPLETE, GOES_ON))
+            return PASS
+        name = body[1:-1]
+        if kind == codes.CLOSE:
+            return self._close(client, name)
+        statement = self._statement(client, name)
+        fate = self._make_ready(client, name, statement)
+        if fate != PASS or statement is None:
+            return self._under_own_name(b"S", name) if fate == PASS else fate
+        self._expect(OfDescribe(GOES_ON, self, statement))
+        if not statement.name:
+            return PASS
+        self._lease.replace_head(b"S" + statement.name + b"\0", len(body))
+        return REWRITTEN
+
+    def _close(self, client: ClientSession, name: bytes) -> int:
+        if self._unsettled(name):
+            return HOLD
+        self.keeps.discard(name)
+        if name:
+            self._server.statements.strays.discard(name)
+            self._expect(OfClientClose(client.statements, name), name)
+            return self._under_own_name(b"S", name)
+        self._expect(OfUnnamed(codes.CLOSE_COMPLETE, self._server.statements, None, client=client.statements), UNNAMED)
+        return PASS
+
+    # -- what they need ------------------------------------------------------------------------------------------------
+
+    def _statement(self, client: ClientSession, name: bytes) -> Statement | None:
+        return client.statements.named.get(name) if name else client.statements.unnamed
+
+    def _make_ready(self, client: ClientSession, name: bytes, statement: Statement | None) -> int:
+        """See to it that the server has the statement a request speaks of, or has none if the client has none."""
+        server = self._server
+        if self._unsettled(name) or (statement is not None and self._unsettled(statement)):
+            return HOLD
+        if statement is None:
+            if not name and server.statements.unnamed is not None and UNNAMED not in self.keeps:
+                self._lease.insert(CLOSE_UNNAMED, codes.CLOSE)  # somebody else's
+                self._expect(OfUnnamed(codes.CLOSE_COMPLETE, server.statements, None), UNNAMED)
+            self.keeps.discard(UNNAMED)
+            return PASS
+        if statement is self._misshapen:
+            self._misshapen = None
+            self._forget(statement)
+            return self._refuse(RESULT_CHANGED)
+        if server.statements.has(statement):
+            return PASS
+        if statement.digest is not None and not self._reads_alike(client, statement):
+            return self._refuse(SETTINGS_CHANGED)
+        self._prepare(statement)
+        if statement.shape is None:
+            return PASS
+        self._describe(statement, compare=True)
+        self._lease.insert(FLUSH, codes.FLUSH)
+        return HOLD
+
+    def _reads_alike(self, client: ClientSession, statement: Statement) -> bool:
+        """The settings in force read the statement's constants as they were read when it was prepared."""
+        return self._lease.session_state.unsure or statement.digest == client.settings.digest
+
+    def _prepare(self, statement: Statement) -> None:
+        """Let the server prepare a statement for us, in front of what the client has said."""
+        statements = self._server.statements
+        if statement.name:
+            self._make_room()
+        self._lease.insert(statement.parse(statement.name), codes.PARSE)
+        if statement.name:
+            self._expect(OfServer(codes.PARSE_COMPLETE, statements, statement), statement)
+        else:
+            self._expect(OfUnnamed(codes.PARSE_COMPLETE, statements, statement), UNNAMED)
+
+    def _describe(self, statement: Statement, *, compare: bool = False) -> None:
+        """Ask the server for the shape of a statement's rows."""
+        self._lease.insert(messages.message(codes.DESCRIBE, b"S" + statement.name + b"\0"), codes.DESCRIBE)
+        described = OfDescribe(DROP, self, statement, compare=compare)
+        self._expect(described)
+        if compare:
+            self.awaited = described
+
+    def _make_room(self) -> None:
+        """Close what was used longest ago, up to max_prepared_statements."""
+        statements = self._server.statements
+        limit = self._server.pool.route.max_prepared_statements
+        while 0 < limit <= len(statements.named):
+            self._forget(next(iter(statements.named)))
+
+    def _forget(self, statement: Statement) -> None:
+        """Let the server close a statement."""
+        statements = self._server.statements
+        self._lease.insert(messages.message(codes.CLOSE, b"S" + statement.name + b"\0"), codes.CLOSE)
+        if statement.name:
+            self._expect(OfServer(codes.CLOSE_COMPLETE, statements, statement), statement)
+        else:
+            self._expect(OfUnnamed(codes.CLOSE_COMPLETE, statements, None), UNNAMED)
+
+    def _make_stray(self, client: ClientSession, name: bytes) -> None:
+        """Let the server know a client's statement by the client's own name."""
+        statements = self._server.statements
+        if name not in statements.strays and not name.startswith(PREFIX):
+            self._lease.insert(client.statements.named[name].parse(name), codes.PARSE)
+            self._expect(OfStray(statements, name))
+
+    def _under_own_name(self, before: bytes, name: bytes) -> int:
+        """Pass on a name that the client uses for no statement of the protocol, unless it could be one of ours."""
+        own = own_name(name)
+        if own == name:
+            return PASS
+        self._lease.replace_head(before + own + b"\0", len(before) + len(name) + 1)
+        return REWRITTEN
+
+    def _refuse(self, error: PeerError) -> int:
+        self._lease.refusals.refuse(error)
+        return REFUSE
+
+    def _unsettled(self, key: Hashable) -> bool:
+        """An earlier batch did something to this name or statement, and it is not known yet whether it succeeded."""
+        owed = self._server.owed
+        return owed.answered <= self._touched.get(key, -1) < owed.asked
+
+    def _expect(self, expected: Expected, *touched: Hashable) -> None:
+        expected.batch = self._server.owed.asked
+        self._expected.append(expected)
+        for key in touched:
+            self._touched[key] = expected.batch
+
+    # -- statements that speak of statements ---------------------------------------------------------------------------
+
+    def unknown(self, client: ClientSession, text: bytes) -> list[bytes]:
+        """Name the client's statements of which a text speaks and which the server does not know by that name."""
+        statements = client.statements
+        if not statements.named:
+            return []
+        self._deallocated.extend(name for name in sql_names.deallocated(text) if name in statements.named)
+        strays = self._server.statements.strays
+        return [name for name in sql_names.spoken_of(text) if name in statements.named and name not in strays]
+
+    def strays(self, client: ClientSession, names: list[bytes]) -> bytes:
+        """Make what prepares statements under the client's names for them, when nothing else is under way."""
+        self._server.statements.strays.update(names)
+        return b"".join(client.statements.named[name].parse(name) for name in names)
+
+    def query(self, client: ClientSession) -> None:
+        """A Query goes to the server: it ends the unnamed statement."""
+        client.statements.unnamed = self._server.statements.unnamed = None
+        self.keeps.discard(UNNAMED)
+
+    def _must_know(self, client: ClientSession, text: bytes) -> bool:
+        """Let the server know by name the client's statements of which a text speaks; True: not before it is known
+        what is there.
+        """
+        owed = self._server.owed
+        if client.statements.named and owed.asked > owed.answered:
+            return True
+        for name in self.unknown(client, text):
+            self._make_stray(client, name)
+        return False
+
+    def look_at_tag(self, tag: bytes) -> None:
+        """Note a CommandComplete after which statements are gone."""
+        client, statements = self._client, self._server.statements
+        if client is None:
+            return
+        if tag == b"DEALLOCATE" and self._deallocated:
+            name = self._deallocated.popleft()
+            client.statements.remove(name)
+            statements.strays.discard(name)
+        elif tag in DEALLOCATE_ALL:
+            client.statements.clear()
+            statements.clear()
+
+    # -- replies -------------------------------------------------------------------------------------------------------
+
+    def reply(self, kind: int, body: bytes) -> int:
+        """A reply of one of our kinds has come whole; return what is to become of it (`expected`)."""
+        described = self._described
+        if described is not None:
+            self._described = None
+            described.shape(kind, body)
+            return described.fate
+        if kind not in (codes.PARSE_COMPLETE, codes.CLOSE_COMPLETE, codes.PARAMETER_DESCRIPTION):
+            return GOES_ON
+        expected = self._expected.popleft()
+        if isinstance(expected, OfDescribe):
+            expected.types(body)
+            self._described = expected
+        return expected.fate
+
+    def compared(self, statement: Statement, *, same: bool) -> None:
+        """The shape of a statement is known on this server too: the client's request is run, or refused."""
+        self.awaited = None
+        if not same:
+            self._misshapen = statement
+            self.outdated(statement)
+
+    def outdated(self, statement: Statement) -> None:
+        """The statement's rows have another shape by now."""
+        self._server.pool.statements.outdated(statement)
+
+    def error(self, body: bytes) -> None:
+        """The server reports an error: what it has not yet done of the batch, it does not do."""
+        if all(field in body for field in CHANGED):
+            for statement in self._bound:
+                self.outdated(statement)
+        self._described = None
+        self._undo(self._server.owed.answered)
+
+    def ready(self) -> None:
+        """A ReadyForQuery has come: whatever the batch has not answered was skipped."""
+        self._undo(self._server.owed.answered - 1)
+        if not self._server.owed.requests:
+            self.settled()
+
+    def _undo(self, batch: int) -> None:
+        undone = []
+        while self._expected and self._expected[0].batch <= batch:
+            undone.append(self._expected.popleft())
+        for expected in reversed(undone):
+            expected.undo()

@@ -1,0 +1,117 @@
+"""Prepared statements in the pooled modes: every client gets what a server of its own would answer, byte for byte.
+
+All in memory: clients, chunks and turns are drawn, the server is the scripted one, which knows what PostgreSQL knows of
+statements and portals.
+"""
+
+from __future__ import annotations
+
+from struct import pack
+
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from pgpooler.config.model import PoolMode
+from tests.scripted import FLUSH, SYNC, Client, PostgreSQL, Setting, cut, direct_transcript, frame, query
+
+NAMES = ("a", "b", "")
+TEXTS = ("SELECT '{}'", "SELECT 'all'", "row c 2", "bad c", "fail c", "insert c", "BEGIN", "COMMIT")
+QUERIES = ("SELECT '{}'", "BEGIN", "COMMIT", "fail c", "DEALLOCATE a", "DEALLOCATE ALL", "DEALLOCATE b;SELECT '{}'")
+
+
+def parse(name: str, text: str) -> bytes:
+    return frame("P", f"{name}\0{text}\0".encode() + pack("!h", 0))
+
+
+def bind(name: str, portal: str = "") -> bytes:
+    return frame("B", f"{portal}\0{name}\0".encode() + pack("!hhh", 0, 0, 0))
+
+
+def execute(portal: str = "") -> bytes:
+    return frame("E", portal.encode() + b"\0" + pack("!i", 0))
+
+
+def describe(name: str) -> bytes:
+    return frame("D", f"S{name}\0".encode())
+
+
+def close(name: str, kind: str = "S") -> bytes:
+    return frame("C", f"{kind}{name}\0".encode())
+
+
+names = st.sampled_from(NAMES)
+requests = st.one_of(
+    st.builds(parse, names, st.sampled_from(TEXTS)),
+    names.map(lambda name: bind(name) + execute()),
+    names.map(bind),
+    names.map(describe),
+    names.map(close),
+    st.just(close("", "P")),
+    st.just(SYNC),
+    st.just(FLUSH),
+)
+batches = st.lists(requests, max_size=6).map(lambda said: b"".join(said) + SYNC)
+sayings = st.lists(st.one_of(batches, st.sampled_from(QUERIES).map(query)), min_size=1, max_size=8)
+END = query("ROLLBACK")
+
+
+@settings(deadline=None)
+@given(data=st.data(), mode=st.sampled_from((PoolMode.TRANSACTION, PoolMode.STATEMENT)))
+def test_every_client_gets_what_a_server_of_its_own_would_answer(data: st.DataObject, mode: PoolMode) -> None:
+    """In statement mode what begins a block is left out."""
+    setting = Setting(
+        pool_mode=mode,
+        pool_size=data.draw(st.integers(1, 3), label="pool_size"),
+        max_prepared_statements=data.draw(st.sampled_from((1, 2, 200)), label="max_prepared_statements"),
+        server_reset_query=data.draw(st.sampled_from(("always", "smart", "never")), label="reset"),
+    )
+    clients = [Client(setting.world, "") for _ in range(data.draw(st.integers(1, 3)))]
+    setting.world.settle()
+    said = dict.fromkeys(clients, b"")
+    turns = st.tuples(st.sampled_from(clients), sayings, st.sampled_from((1, 7, 1 << 16)), st.booleans())
+    for client, saying, chunk, wait in data.draw(st.lists(turns, min_size=1, max_size=8)):
+        words = b"".join(saying).replace(b"{}", b"%02d" % clients.index(client))
+        if mode is PoolMode.STATEMENT:
+            words = words.replace(b"BEGIN\0", b"row c\0")
+        setting.world.chunk = chunk
+        said[client] += words
+        client.say(words)
+        if wait:
+            setting.world.settle()
+    for client in clients:
+        said[client] += END
+        client.say(END)
+        setting.world.settle()
+    for client in clients:
+        note(f"{said[client]!r}")
+        got, due = (
+            list(cut(bytearray(all_of_it))) for all_of_it in (client.after_login, direct_transcript(said[client], ""))
+        )
+        assert got == due
+    assert not setting.cluster.complaints
+    setting.world.check_limits()
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 16])
+def test_the_same_text_is_prepared_once_on_a_server_whoever_says_it(chunk: int) -> None:
+    setting = Setting(pool_mode=PoolMode.TRANSACTION, pool_size=1)
+    setting.world.chunk = chunk
+    parses: list[bytes] = []
+    message = PostgreSQL._message
+
+    def heard(process: PostgreSQL, kind: str, body: bytes) -> object:
+        if kind == "P":
+            parses.append(body)
+        return message(process, kind, body)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PostgreSQL, "_message", heard)
+        for client in [Client(setting.world, "") for _ in range(5)]:
+            for name in ("one", "two"):
+                client.say(parse(name, "SELECT 'x'") + bind(name) + execute() + SYNC)
+                setting.world.settle()
+                client.say(bind(name) + execute() + SYNC)
+                setting.world.settle()
+            assert client.kinds == "12DCZ2DCZ" * 2
+    assert parses == [b"pgpooler_1\0SELECT 'x'\0\0\0"]
