@@ -71,6 +71,7 @@ class Client:
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
         self._key = (0, b"")
+        self._error = ""
 
     async def run(self, deadline: float) -> None:
         """Follow the plan until the time is over, or until something is wrong."""
@@ -114,7 +115,7 @@ class Client:
             if may_be_canceled and (found.sqlstate, found.rows) == (CANCELED, ()):
                 self._findings.canceled += 1
             elif found != expected:
-                raise Wrong(f"expected {expected}, found {found}")
+                raise Wrong(f"expected {expected}, found {found}{self._error if found.sqlstate else ''}")
 
     async def _cancel(self, delay: float) -> None:
         """Ask to cancel, and wait until the request has been dealt with."""
@@ -147,7 +148,7 @@ class Client:
             elif kind == b"d":
                 rows.append((body.decode(),))
             elif kind == b"E":
-                sqlstate = error_code(body)
+                sqlstate, self._error = error_code(body), f" {body!r}"
                 if sqlstate.startswith("57P"):
                     raise Wrong(f"the session was ended with {sqlstate}: {body!r}")
             elif kind == b"Z":
