@@ -14,7 +14,7 @@ LACKING := import os, shutil, sysconfig as s; c = (os.environ.get("CC") or s.get
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types imports unit protocol integration compiled soak mutation load bench develop clean
+.PHONY: help demo test lint format types imports unit protocol integration compiled soak stress mutation load bench develop clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -49,6 +49,9 @@ format: $(VENV)/.tox ## let ruff format the source
 
 soak: $(VENV)/.tox ## very long Hypothesis runs (PGPOOLER_SOAK_EXAMPLES for each property)
 	@$(TOX) -e soak
+
+stress: $(VENV)/.tox ## 200 clients that do everything at once and look at every byte (PGPOOLER_STRESS_SECONDS in each mode)
+	@$(TOX) -e stress -- $(ARGUMENTS)
 
 mutation: $(VENV)/.tox ## whether the tests notice small changes of the protocol and of the rules of pooling
 	@$(TOX) -e mutation -- $(ARGUMENTS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,13 @@ def header() -> list[str]:
         lines = [f"PostgreSQL servers: {provider()}"]
     except PostgresUnavailable as error:
         lines = [f"PostgreSQL servers: none, so integration tests fail: {error}"]
-    return lines + [f"PostgreSQL provider not tested: {entry}" for entry in survey() if not entry.is_available]
+    lines += [f"PostgreSQL provider not tested: {entry}" for entry in survey() if not entry.is_available]
+    return lines if node_is_here() else [*lines, "node-postgres not tested: node and npm are not both installed"]
+
+
+def node_is_here() -> bool:
+    """Whether programs for node can be installed and run."""
+    return all(shutil.which(program) for program in ("node", "npm"))
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import re
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +14,6 @@ import asyncpg
 import psycopg
 import pytest
 
-from pgpooler.demo import tools
 from pgpooler.demo.postgres import PostgresServer
 from tests.integration import test_disconnects
 from tests.integration.clients import Connection, background, server_process, terminate, value, wait_for
@@ -36,8 +32,6 @@ from tests.integration.wire import (
     sqlstate,
 )
 
-PGBENCH_SECONDS = float(os.environ.get("PGPOOLER_PGBENCH_SECONDS", "4"))
-"""How long each pgbench runs."""
 MANY = 200
 """Clients of the pool of ten."""
 COPY_DONE = b"c\0\0\0\4"
@@ -687,73 +681,3 @@ def test_asyncpg_without_its_statement_cache_works(start: Start, database: str) 
         return await asyncio.gather(*(session(number) for number in range(12)))
 
     assert asyncio.run(everybody()) == [5 * (number + 465) for number in range(12)]
-
-
-# -- pgbench -----------------------------------------------------------------------------------------------------------
-
-CHECKED = r"""
-\set aid random(1, 100000)
-SELECT aid AS got, abalance AS balance FROM pgbench_accounts WHERE aid = :aid \gset
-\if :got <> :aid
-SELECT a_row_of_somebody_else;
-\endif
-"""
-
-
-def pgbench(under_test: RunningDataPlane, database: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    url = f"postgresql://postgres:postgres@127.0.0.1:{under_test.port}/{database}?sslmode=disable"
-    command = [str(tools.require("pgbench")), "-d", url, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-
-
-@pytest.fixture
-def accounts(start: Start, database: str) -> RunningDataPlane:
-    """A pool of ten, and the tables of pgbench."""
-    under_test = start(pool_size=10)
-    made = pgbench(under_test, database, "-i", "-q", "-I", "dtGvp")
-    assert made.returncode == 0, made.stderr
-    return under_test
-
-
-@pytest.mark.parametrize("protocol", ["simple", "extended"])
-def test_pgbench_with_a_hundred_clients_on_ten_connections_meets_no_error(
-    protocol: str, accounts: RunningDataPlane, database: str
-) -> None:
-    with sampled(lambda: sizes(accounts)[1]) as counted:
-        done = pgbench(accounts, database, "-n", "-S", "-M", protocol, "-c", "100", "-T", f"{PGBENCH_SECONDS:g}")
-    assert done.returncode == 0, done.stderr
-    assert "error" not in done.stderr.lower(), done.stderr
-    assert "number of failed transactions: 0 (0.000%)" in done.stdout
-    assert f"query mode: {protocol}\n" in done.stdout
-    assert max(counted) == 10
-    accounts.wait_until_unused()
-    assert accounts.snapshot()["server_connections_made"] == 10
-
-
-@pytest.mark.parametrize("protocol", ["simple", "extended"])
-def test_pgbench_while_server_connections_are_killed_reads_nothing_wrong_and_loses_only_the_clients_on_them(
-    protocol: str, accounts: RunningDataPlane, database: str, observer: Connection, tmp_path: Any
-) -> None:
-    """W7, W8: places come free again, and who comes next is served on a new connection."""
-    script = tmp_path / "checked.sql"
-    script.write_text(CHECKED, encoding="utf-8")
-    arguments = ("-n", "-f", str(script), "-M", protocol, "-c", "100", "-T", f"{PGBENCH_SECONDS:g}")
-    kills = 0
-    with background() as run:
-        running = run(pgbench, accounts, database, *arguments)
-        while not running.done():
-            time.sleep(PGBENCH_SECONDS / 20)
-            kills += observer.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND pid <> pg_backend_pid() AND query NOT LIKE 'autovacuum%' ORDER BY random() LIMIT 1"
-            ).rowcount
-        done = running.result(60)
-    lost = re.findall(r"client \d+ (?:script \d+ )?aborted", done.stderr)
-    assert 0 < len(lost) <= kills, done.stderr
-    errors = set(re.findall(r"(?:ERROR|FATAL): +(.*)", done.stderr))
-    assert errors <= {"terminating connection due to administrator command"}, done.stderr
-    assert "number of failed transactions: 0 (0.000%)" in done.stdout, done.stdout
-    found = re.search(r"number of transactions actually processed: (\d+)", done.stdout)
-    assert found is not None
-    assert int(found[1]) > 100
-    accounts.wait_until_unused()

@@ -1,0 +1,1 @@
+"""A Django application with models and migrations, for the tests of Django."""
