@@ -375,6 +375,7 @@ class PostgreSQL:
         self._check_transaction("")
         if name == "ALL":
             self.prepared = {b"": self.prepared[b""]} if b"" in self.prepared else {}
+            self.state.discard("prepared")
         elif self.prepared.pop(name.encode(), None) is None:
             raise Failure("26000", f'prepared statement "{name}" does not exist')
         self.say(frame("C", b"DEALLOCATE ALL\0" if name == "ALL" else b"DEALLOCATE\0"))

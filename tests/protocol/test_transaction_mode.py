@@ -384,11 +384,11 @@ def test_without_reset_the_parameters_of_another_client_are_reset() -> None:
     assert setting.process.statements[-2:] == ["row c1", "row c1"], "its own are in force already"
     setting.ask(other, "row {}")
     assert setting.process.statements[-2].endswith(
-        "NULL, false), pg_catalog.set_config(E'application_name', E'c2', false)"
+        "NULL, false) IS NULL, pg_catalog.set_config(E'application_name', E'c2', false) IS NULL"
     )
     setting.say(anonymous(setting), query("row x"))
     assert setting.process.statements[-2:] == [
-        "SELECT pg_catalog.set_config(E'application_name', NULL, false)",
+        "SELECT pg_catalog.set_config(E'application_name', NULL, false) IS NULL",
         "row x",
     ]
     assert not setting.cluster.complaints

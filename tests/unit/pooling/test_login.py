@@ -372,10 +372,11 @@ def test_each_client_gets_its_own_parameters() -> None:
     setting.world.settle()
     statements = setting.cluster.processes[0].statements
     assert statements[0] == (
-        "SELECT pg_catalog.set_config(E'geqo', E'off', false), pg_catalog.set_config(E'application_name', E'a', false),"
-        " pg_catalog.set_config(E'datestyle', E'German', false)"
+        "SELECT pg_catalog.set_config(E'geqo', E'off', false) IS NULL, "
+        "pg_catalog.set_config(E'application_name', E'a', false) IS NULL, "
+        "pg_catalog.set_config(E'datestyle', E'German', false) IS NULL"
     )
-    assert statements[-1] == "SELECT pg_catalog.set_config(E'application_name', E'b', false)"
+    assert statements[-1] == "SELECT pg_catalog.set_config(E'application_name', E'b', false) IS NULL"
 
 
 def test_a_parameter_the_server_refuses_is_told_in_its_words_and_the_connection_is_used_again() -> None:
