@@ -9,9 +9,10 @@ from pgpooler.pooling.lease import Lease
 from pgpooler.pooling.server import ServerSession
 from pgpooler.pooling.states import ClientState, ServerState
 from spec.codec import Malformed
+from spec.events import Canceled, Event, Gone, Leased, Released, Said, Side
 from spec.listener import Listener
 from spec.messages import Sender
-from spec.pooling import Canceled, Event, Gone, Leased, PoolingJudge, Released, Said, Side
+from spec.pooling import PoolingJudge
 from spec.session import Violation
 from tests.memory import MemoryPort, World
 
