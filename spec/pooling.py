@@ -231,8 +231,8 @@ class PoolingJudge:
             server.owners.clear()
 
     def _request(self, said: Said, server: Connection, client: Connection | None) -> Iterator[Violation]:
-        if not server.welcomed:
-            return
+        if not server.welcomed or (client is None and server.holder is not None):
+            return  # whose requests are not known, any more: nothing to compare with
         is_forwarded = client is not None and _forwarded(said, client, server)
         server.owners[id(said.instance)] = (said.instance, server.holder if is_forwarded else None)
         if not is_forwarded and said.instance.name not in INJECTED:
