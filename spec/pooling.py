@@ -107,6 +107,7 @@ class Connection:
     asked: deque[Said] = field(default_factory=deque)  # of a client: requests not forwarded yet
     due: deque[Due] = field(default_factory=deque)  # of a client
     owners: dict[int, tuple[Instance, int | None]] = field(default_factory=dict)  # of a server: whose a request is
+    stray: list[Due] = field(default_factory=list)  # of a server: what it said by itself since it was asked something
     fakes: int = 0  # of a client: messages of the pooler's own in this lease
     fresh: bool = False  # of a client: nothing has been forwarded in this lease
     refusal: Instance | None = None  # of a client: a Query of the pooler's own that may fail in place of the client's
@@ -224,6 +225,8 @@ class PoolingJudge:
             client.refusal = None  # it has not failed
         if client is not None and owner == server.holder:
             client.due.append(Due(said, turn is not None, used))
+        elif client is None and turn is None:
+            server.stray.append(Due(said, is_reply=False))
         elif client is not None and owner is not None:
             what = f"a reply to client {owner} comes in the lease of client {server.holder}"
             yield _broken(ISOLATION, said, what)
@@ -231,6 +234,7 @@ class PoolingJudge:
             server.owners.clear()
 
     def _request(self, said: Said, server: Connection, client: Connection | None) -> Iterator[Violation]:
+        server.stray.clear()
         if not server.welcomed or (client is None and server.holder is not None):
             return  # whose requests are not known, any more: nothing to compare with
         is_forwarded = client is not None and _forwarded(said, client, server)
@@ -256,6 +260,7 @@ class PoolingJudge:
             yield _broken(RELEASE, lease, f"{lease}: status {server.judge.status!r}, owed {server.judge.owed}")
         server.holder, client.holder = lease.client, lease.server
         client.fresh, client.fakes, client.refusal = True, 0, None
+        client.due.extend(server.stray)  # nobody's, and perhaps not read before the lease began
 
     def _released(self, lease: Released) -> Iterator[Violation]:
         client, server = self.clients.get(lease.client), self.servers.get(lease.server)

@@ -278,13 +278,17 @@ class LegalServer(Server):
     def owner(self, request: Request) -> bytes:
         """The tag of the client for whom the server works."""
         if self.own:
-            return POOLER
-        if self.runs and isinstance(self.runs[0].meaning, Owned) and self.runs[0].meaning.owner:
-            return self.runs[0].meaning.owner
-        if request.kind == "Execute":
-            return self.askers.get(request.text("portal"), NO_TAG)
+            return NO_TAG if any(said.name == "ErrorResponse" for said in self.own) else POOLER
+        meaning, asker = self.runs[0].meaning if self.runs else None, NO_TAG
+        if request.kind in ("Execute", "DescribePortal"):
+            portal = request.text("portal" if request.kind == "Execute" else "target")
+            meaning, asker = self.portals.get(portal), self.askers.get(portal, NO_TAG)
+        elif request.kind == "DescribeStatement":
+            meaning = self.statements.get(request.text("target"))
+        if isinstance(meaning, Owned) and meaning.owner:
+            return meaning.owner
         found = tags(encode(request.instance))
-        return found.pop() if len(found) == 1 else NO_TAG
+        return asker or (found.pop() if len(found) == 1 else NO_TAG)
 
     def marked(self, said: Instance, request: Request) -> Instance:
         """Put the tag into what bears one."""

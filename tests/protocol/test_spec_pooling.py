@@ -164,6 +164,15 @@ LEGAL: dict[str, list[Event]] = {
         *answered(1, *REPLY, ready()),
         Released(1, 7),
     ],
+    "what the server said by itself just before the lease": [
+        *said(Side.CLIENT, 1, QUERY),
+        *said(Side.SERVER, 7, say.NOTIFICATION),
+        Leased(1, 7),
+        *said(Side.CLIENT, 1, say.NOTIFICATION),
+        *said(Side.SERVER, 7, QUERY),
+        *answered(1, *REPLY, ready()),
+        Released(1, 7),
+    ],
     "a statement under another name": [*prepared(1, b"p1"), *used(1, b"p1")],
     "a statement under its own name": [*prepared(1, b"s"), *used(1, b"s")],
     "two clients with one text": [*prepared(1, b"p1"), *prepared(2, b"p1"), *used(1, b"p1"), *used(2, b"p1")],
@@ -272,6 +281,15 @@ WRONG: dict[str, tuple[str, list[Event]]] = {
     "the reply to the pooler's own statement": (
         "isolation",
         [*said(Side.CLIENT, 1, QUERY), Leased(1, 7), *CLEANED, *said(Side.CLIENT, 1, DISCARDED)],
+    ),
+    "a notice in reply to the pooler's own statement": (
+        "isolation",
+        [
+            *said(Side.SERVER, 7, OTHER, say.NOTICE, DISCARDED, ready()),
+            *said(Side.CLIENT, 1, QUERY),
+            Leased(1, 7),
+            *said(Side.CLIENT, 1, say.NOTIFICATION),
+        ],
     ),
     "replies out of order": (
         "transparency",

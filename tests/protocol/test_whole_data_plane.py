@@ -8,7 +8,7 @@ the tag of another, and in the end everybody is answered and everything is back 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -158,11 +158,20 @@ class WholeDataPlane(RuleBasedStateMachine):
         self.world.settle()
 
     @precondition(lambda self: self.asking)
-    @rule(data=st.data(), request=requests(), most=st.sampled_from((1 << 16, 1 << 16, 100, 7)))
-    def ask(self, data: st.DataObject, request: list[Instance], most: int) -> None:
+    @rule(
+        data=st.data(),
+        request=requests(),
+        most=st.sampled_from((1 << 16, 1 << 16, 100, 7)),
+        count=st.sampled_from((0, 0, 4, 16)),
+    )
+    def ask(self, data: st.DataObject, request: list[Instance], most: int, count: int) -> None:
         client = self.one(data, self.asking)
         client.rest += b"".join(encode(tagged(instance, client.tag)) for instance in request)
         client.send(most)
+        if count:
+            self.world.settle()
+            self.let_servers_speak(data, count)
+            self.world.settle()
 
     @precondition(lambda self: any(client.rest for client in self.asking))
     @rule(data=st.data(), most=st.sampled_from((1 << 16, 50, 1)))
@@ -199,22 +208,25 @@ class WholeDataPlane(RuleBasedStateMachine):
     @precondition(lambda self: self.alive)
     @rule(data=st.data(), count=st.integers(1, 10), settles=st.booleans())
     def speak(self, data: st.DataObject, count: int, settles: bool) -> None:
+        self.let_servers_speak(data, count)
+        if settles:
+            self.world.settle()
+
+    def let_servers_speak(self, data: st.DataObject, count: int) -> None:
         """The servers say a few messages each."""
         for server in self.alive:
             for _ in range(count):
                 if not server.speak(data.draw):
                     break
-        if settles:
-            self.world.settle()
 
-    @precondition(lambda self: self.alive)
+    @precondition(lambda self: self.alive and self.asking)
     @rule(data=st.data(), part=st.sampled_from((None, 0, 1, 4, 6, 11)))
     def end_server(self, data: st.DataObject, part: int | None) -> None:
         server = data.draw(st.sampled_from(self.alive), "server")
         server.draw = data.draw
         server.end() if part is None else server.crash(part)
 
-    @rule(hold_opens=st.booleans(), hold_cancels=st.booleans())
+    @rule(hold_opens=st.sampled_from((False, False, True)), hold_cancels=st.booleans())
     def hold(self, hold_opens: bool, hold_cancels: bool) -> None:
         self.world.hold_opens, self.world.hold_cancels = hold_opens, hold_cancels
 
@@ -404,13 +416,18 @@ def to_the_previous_client(machine: WholeDataPlane) -> None:
 
 
 def without_a_row(machine: WholeDataPlane) -> None:
-    """A DataRow at the beginning of what goes to a client is lost."""
+    """Of what goes to a client in one stretch the first whole DataRow is lost."""
     write = MemoryPort.write
 
     def lossy(port: MemoryPort, buffer: bytearray | bytes, start: int, stop: int) -> bool:
-        end = start + 1 + int.from_bytes(buffer[start + 1 : start + 5], "big")
-        is_row = isinstance(port.session, ClientSession) and buffer[start : start + 1] == b"D" and end <= stop
-        return write(port, buffer, end if is_row else start, stop)
+        place = start
+        while isinstance(port.session, ClientSession) and place + 5 <= stop:
+            end = place + 1 + int.from_bytes(buffer[place + 1 : place + 5], "big")
+            if buffer[place : place + 1] == b"D" and end <= stop:
+                left = bytes(buffer[start:place] + buffer[end:stop])
+                return write(port, left, 0, len(left))
+            place = end
+        return write(port, buffer, start, stop)
 
     machine.patch.setattr(MemoryPort, "write", lossy)
 
@@ -449,8 +466,6 @@ BUGS = (
     released_too_early,
     to_the_previous_client,
     without_a_row,
-    canceling_another,
-    without_deallocating,
     forgetting_who_waits,
 )
 
@@ -473,3 +488,48 @@ def test_a_planted_bug_is_noticed(bug: Callable[[WholeDataPlane], None]) -> None
     )
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Broken, settings=enough)
+
+
+@pytest.fixture
+def machine() -> Iterator[WholeDataPlane]:
+    """Two clients and two server connections in transaction mode."""
+    machine = WholeTransactionMode()
+    machine.begin(
+        pool_size=2,
+        wait=0.0,
+        query_timeout=0.0,
+        server_capacity=None,
+        reset=ResetPolicy.SMART,
+        on_session_state=SessionStatePolicy.PIN,
+    )
+    yield machine
+    machine.patch.undo()
+
+
+def ask(client: TaggedClient, *requests: Instance) -> None:
+    client.say(b"".join(encode(tagged(request, client.tag)) for request in requests))
+    client.world.settle()
+
+
+def test_a_statement_left_behind_by_another_client_is_noticed(machine: WholeDataPlane) -> None:
+    without_deallocating(machine)
+    preparing, using = machine.clients
+    ask(preparing, say.parse(b"SELECT 1", b"s"), say.SYNC)
+    machine.rest()
+    machine.look()
+    ask(using, say.bind(statement=b"s"), say.describe_portal(), say.SYNC)
+    machine.rest()
+    assert [violation.rule.name for _, violation in machine.sides.violations] == ["statements"]
+    assert tags(using.strange[0]) == {preparing.tag}
+
+
+def test_a_cancel_request_that_goes_to_another_client_s_server_is_noticed(machine: WholeDataPlane) -> None:
+    canceling_another(machine)
+    first, second = machine.clients
+    ask(first, say.query(b"SELECT 1"))
+    ask(second, say.query(b"SELECT 1"))
+    machine.look()
+    Recording(port := machine.world.accept())
+    port.say(messages.cancel_request(first.process_id, first.cancel_key))
+    machine.world.settle()
+    assert [violation.rule.name for _, violation in machine.sides.violations] == ["cancel"]
