@@ -371,8 +371,7 @@ class WholeStatementMode(WholeDataPlane):
 TestSessionMode = WholeDataPlane.TestCase
 TestTransactionMode = WholeTransactionMode.TestCase
 TestStatementMode = WholeStatementMode.TestCase
-# An example is a long one: half as many as the profile says.
-TestSessionMode.settings = settings(deadline=None, stateful_step_count=40, max_examples=settings().max_examples // 2)
+TestSessionMode.settings = settings(deadline=None, stateful_step_count=25)
 TestTransactionMode.settings = TestStatementMode.settings = TestSessionMode.settings
 
 
@@ -482,7 +481,7 @@ def test_a_planted_bug_is_noticed(bug: Callable[[WholeDataPlane], None]) -> None
         derandomize=True,
         database=None,
         phases=[Phase.generate],
-        stateful_step_count=40,
+        stateful_step_count=25,
         report_multiple_bugs=False,
         suppress_health_check=[HealthCheck.too_slow],
     )
