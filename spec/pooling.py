@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from spec.codec import Instance
-from spec.conversation import ENDS_A_CYCLE, REPLY, Rule
+from spec.conversation import ASYNCHRONOUS, ENDS_A_CYCLE, REPLY, Rule
 from spec.events import Canceled, Event, Gone, Leased, Released, Said, Side
 from spec.messages import Sender
 from spec.session import Judge, Violation
@@ -223,8 +223,11 @@ class PoolingJudge:
             server.statements.learn(turn.instance, said.instance)
         if client is not None and turn is not None and said.instance.name in DONE and turn.instance is client.refusal:
             client.refusal = None  # it has not failed
+        stands_in = client is not None and turn is not None and turn.instance is client.refusal
         if client is not None and owner == server.holder:
             client.due.append(Due(said, turn is not None, used))
+        elif client is not None and stands_in and said.instance.name in ASYNCHRONOUS:
+            client.due.append(Due(said, is_reply=False))  # said beside what stands in for the client's request
         elif client is None and turn is None:
             server.stray.append(Due(said, is_reply=False))
         elif client is not None and owner is not None:

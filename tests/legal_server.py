@@ -157,6 +157,7 @@ class LegalServer(Server):
         self.canceled = False
         self.listener = Listener()
         self.own: deque[Instance] = deque()  # what is still to be said for the pooler itself
+        self.is_for_pooler = True  # and not in place of a client's statement that is not to run
         self.askers: dict[bytes, bytes] = {}  # portal -> the tag of the values that were bound
         self.application = b""
         self.complaints: list[str] = []
@@ -239,6 +240,7 @@ class LegalServer(Server):
         self.own.clear()
         if request.kind == "Query" and not tags(request.text("query")):
             self.own.extend(self._own_reply(request.text("query")))
+            self.is_for_pooler = all(said.name != "ErrorResponse" for said in self.own)
         return [] if self.own else super().begin(request)
 
     def answer(self, request: Request, is_waited_for: bool) -> Instance | None:
@@ -278,7 +280,7 @@ class LegalServer(Server):
     def owner(self, request: Request) -> bytes:
         """The tag of the client for whom the server works."""
         if self.own:
-            return NO_TAG if any(said.name == "ErrorResponse" for said in self.own) else POOLER
+            return POOLER if self.is_for_pooler else NO_TAG
         meaning, asker = self.runs[0].meaning if self.runs else None, NO_TAG
         if request.kind in ("Execute", "DescribePortal"):
             portal = request.text("portal" if request.kind == "Execute" else "target")
