@@ -292,14 +292,14 @@ def _forwarded(said: Said, client: Connection, server: Connection) -> bool:
     has_passed_over = False
     for number, asked in enumerate(client.asked):
         if _is_same(asked, said, but_for_its_name=not (has_passed_over and said.instance.name == "Close")):
-            for _ in range(number + 1):
-                client.asked.popleft()
+            left_out = [client.asked.popleft() for _ in range(number + 1)][:-1]
+            if client.refusal is not None and any(one.instance.name == "Query" for one in left_out):
+                server.owners[id(client.refusal)] = (client.refusal, server.holder)
             return True
         if _may_go_to_no_server(asked.instance):
             has_passed_over = True
-        elif asked.instance.name == "Query" and client.refusal is not None:  # which stands in for it
-            server.owners[id(client.refusal)] = (client.refusal, server.holder)
-            has_passed_over = True
+        elif asked.instance.name == "Query" and client.refusal is not None:
+            has_passed_over = True  # the pooler's own stands in for it
         elif asked.instance.name not in VOID or is_copying:
             return False
     return False
