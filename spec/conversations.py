@@ -7,7 +7,9 @@ account of these, so that a judge that counts wrongly is found out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
@@ -21,6 +23,7 @@ from spec.semantics import Request
 from spec.session import Judge
 
 Conversation = list[tuple[Sender, Instance]]
+T = TypeVar("T")
 
 MOST_ROWS = 3  # in a set, or in a COPY
 
@@ -102,7 +105,7 @@ class Server:
 
     draw: DrawFn
     judge: Judge
-    meanings: dict[bytes, tuple[Meaning, ...]]
+    meanings: Mapping[bytes, tuple[Meaning, ...]]
     statements: dict[bytes, Meaning] = field(default_factory=dict)
     portals: dict[bytes, Meaning] = field(default_factory=dict)
     status: bytes = b"I"
@@ -113,23 +116,41 @@ class Server:
     def reply(self, is_waited_for: bool) -> Instance | None:
         """Return the next message, or None to wait for the client, unless that waits, too."""
         if self.judge.is_ambiguous:
-            self.judge.choose(self.draw(st.integers(0, len(self.judge.readings) - 1)))
+            self.judge.choose(self.pick(range(len(self.judge.readings))))
+        self.take_turn()
+        if self.happens(20):
+            return self.noise()
+        return self.answer(self.request, is_waited_for) if self.request is not None else None
+
+    def take_turn(self) -> None:
+        """Go on to the request whose turn it is."""
         if self.judge.replying_to is not self.request:
             self.request, self.has_failed = self.judge.replying_to, False
-            self.runs = self._runs(self.request) if self.request else []
-        if self.draw(st.integers(0, 19)) == 19:
-            return self.draw(st.sampled_from((say.NOTICE, say.NOTIFICATION, say.PARAMETER)))
-        if self.request is None:
-            return None
-        possible = self.judge.legal if self.judge.may_fail else self.judge.legal - {"ErrorResponse"}
-        names = possible & self._wanted(self.request)
-        if names - {"ErrorResponse"}:
-            names -= {"ErrorResponse"} if self.draw(st.integers(0, 9)) < 9 else set()
-        elif not (is_waited_for or self._must_fail(self.request) or self.draw(st.integers(0, 3)) == 3):
-            return None
-        return self._said(self.draw(st.sampled_from(sorted(names))), self.request)
+            self.runs = self.begin(self.request) if self.request else []
 
-    def _runs(self, request: Request) -> list[Run]:
+    def answer(self, request: Request, is_waited_for: bool) -> Instance | None:
+        """Return the next message of the reply to a request."""
+        possible = self.judge.legal if self.judge.may_fail else self.judge.legal - {"ErrorResponse"}
+        names = possible & self._wanted(request)
+        if names - {"ErrorResponse"}:
+            names -= set() if self.happens(10) else {"ErrorResponse"}
+        elif not (is_waited_for or self._must_fail(request) or self.happens(4)):
+            return None
+        return self._said(self.pick(sorted(names)), request)
+
+    def noise(self) -> Instance:
+        """Return a message that answers nothing."""
+        return self.pick((say.NOTICE, say.NOTIFICATION, say.PARAMETER))
+
+    def happens(self, one_in: int) -> bool:
+        """Decide whether something happens that should happen once in so many times."""
+        return self.draw(st.integers(0, one_in - 1)) == one_in - 1
+
+    def pick(self, choices: Sequence[T]) -> T:
+        """Choose one of several."""
+        return self.draw(st.sampled_from(choices))
+
+    def begin(self, request: Request) -> list[Run]:
         """Return what there is to run for a request whose turn it is, and forget what it replaces."""
         if request.kind == "Execute":
             meaning = self.portals.get(request.text("portal"), MISSING)
@@ -201,7 +222,7 @@ class Server:
 
     def _said(self, name: str, request: Request) -> Instance:
         """Return the message of this name with right contents, and keep account of it."""
-        said = self._message(name, request)
+        said = self.message(name, request)
         if self.runs:
             self.runs[0].learn(name)
         match name:
@@ -232,7 +253,8 @@ class Server:
             closed = self.statements.pop(target)
             self.portals = {name: meaning for name, meaning in self.portals.items() if meaning is not closed}
 
-    def _message(self, name: str, request: Request) -> Instance:
+    def message(self, name: str, request: Request) -> Instance:
+        """Return the message of this name, with contents that are right."""
         match name:
             case "RowDescription":
                 return say.described(self._width(request) or 0)

@@ -3,76 +3,28 @@
 The judge hears every message on every connection of a pooler, client side and server side, in the order in which the
 pooler read or wrote them, and who holds which server connection.  It says which rule is broken, and where.
 
-A message to a server that is the next one its client sent is *forwarded*; any other is the pooler's own, *injected*.
-What a server says in reply to a forwarded request is *due* to the client; what a client gets that is not due to it is
-*faked*, which only few kinds of messages may be.
+A message to a server that is the next one its client sent is *forwarded*; any other is the pooler's own, *injected*,
+which only some kinds of messages may be.  What a server says in reply to a forwarded request is *due* to the client;
+what a client gets that is not due to it is *faked*, which only few kinds of messages may be.
+
+A prepared statement belongs to the client that prepared it, but lives in the session of a server, which other clients
+use in between.  So a pooler may do with its *name* what it likes: forward Parse, Bind, Describe and Close under another
+one, prepare it again where it is missing, keep it where the client has closed it, and answer Parse and Close without
+the server.  What the name stands for, it may not change: that is the rule of statements.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
-from spec.codec import Instance, decode
-from spec.conversation import REPLY, Rule
+from spec.codec import Instance
+from spec.conversation import ASYNCHRONOUS, ENDS_A_CYCLE, REPLY, Rule
+from spec.events import Canceled, Event, Gone, Leased, Released, Said, Side
 from spec.messages import Sender
 from spec.session import Judge, Violation
-
-
-class Side(enum.Enum):
-    """Which side of the pooler a connection is on."""
-
-    CLIENT = "client"
-    SERVER = "server"
-
-
-@dataclass(frozen=True)
-class Said:
-    """A message: read by the pooler from its peer, or written to it.  `data` is its bytes."""
-
-    side: Side
-    connection: int
-    instance: Instance
-    data: bytes
-
-
-@dataclass(frozen=True)
-class Leased:
-    """From now on this client holds this server connection."""
-
-    client: int
-    server: int
-
-
-@dataclass(frozen=True)
-class Released:
-    """The lease is over; `lost`: because one of the two connections is."""
-
-    client: int
-    server: int
-    lost: bool = False
-
-
-@dataclass(frozen=True)
-class Canceled:
-    """A cancel request with this client's key made the pooler send one to this server connection."""
-
-    client: int
-    server: int
-
-
-@dataclass(frozen=True)
-class Gone:
-    """A connection has ended, on whichever side it began."""
-
-    side: Side
-    connection: int
-
-
-Event: TypeAlias = Said | Leased | Released | Canceled | Gone
+from spec.statements import USED, Statement, Statements, renamed, statement_named
 
 # -- the rules ---------------------------------------------------------------------------------------------------------
 
@@ -85,7 +37,14 @@ ISOLATION = Rule(
 TRANSPARENCY = Rule(
     "transparency",
     "protocol-flow-pipelining",
-    "A client gets every reply to what it asked, unchanged and in order, and none to what the pooler asked for itself.",
+    "A client gets every reply to what it asked, unchanged and in order, and none to what the pooler asked for itself; "
+    "the server gets what the client asked, unchanged but for the names of statements.",
+)
+STATEMENTS = Rule(
+    "statements",
+    "protocol-flow-ext-query",
+    "Bind and Describe use, on the server, a statement with the text and the types that this client has prepared under "
+    "the name it gave.",
 )
 RELEASE = Rule(
     "release",
@@ -103,16 +62,37 @@ CANCEL = Rule(
     "protocol-flow-canceling-requests",
     "A cancel request reaches only the server connection that the client of its key holds at that moment.",
 )
-RULES = (CONFORMANCE, ISOLATION, TRANSPARENCY, RELEASE, EXCLUSION, FIDELITY, CANCEL)
+RULES = (CONFORMANCE, ISOLATION, TRANSPARENCY, STATEMENTS, RELEASE, EXCLUSION, FIDELITY, CANCEL)
 
 FORWARDED = frozenset(REPLY) - {"DescribeStatement", "DescribePortal", "Terminate"} | {"Describe"}
 """The requests of a client that a server is to get."""
+INJECTED = frozenset(("Query", "Parse", "Describe", "Close", "Flush", "Sync", "Terminate"))
+"""What a pooler may say to a server of its own accord.  It binds, executes and copies nothing that no client asked."""
+VOID = frozenset(("CopyData", "CopyDone", "CopyFail", "Flush"))
+"""The requests that a server need not get, because they mean nothing to it, unless it reads the data of a COPY."""
 FAKED = frozenset(("ErrorResponse", "NoticeResponse", "ParameterStatus", "ReadyForQuery"))
 """What a pooler may say to a client of its own accord once it has let it in."""
+ACKNOWLEDGED = frozenset(("ParseComplete", "CloseComplete"))
+"""What else it may say, where the client has asked to prepare or to close a statement: the judge of the client's
+conversation sees to it that they come in their order and none of them behind an error."""
+DONE = frozenset(("CommandComplete", "EmptyQueryResponse"))
+"""What a Query ends with that has not failed."""
 REPLACED = frozenset(("CommandComplete", "ErrorResponse", "ReadyForQuery"))
 """What a client may fail to get where the pooler said something of its own instead."""
 FOLLOWED = (b"client_encoding", b"DateStyle", b"IntervalStyle", b"TimeZone", b"standard_conforming_strings")
 """Reported parameters that change what statements mean or how values look."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """What a client has not got yet.  `is_reply`: it answers something.
+
+    `used`: the name of the statement that the server used for it, and what that was prepared of, if that is known.
+    """
+
+    said: Said
+    is_reply: bool
+    used: tuple[bytes, Statement | None] | None = None
 
 
 @dataclass
@@ -121,13 +101,27 @@ class Connection:
 
     judge: Judge
     parameters: dict[bytes, bytes] = field(default_factory=dict)
+    statements: Statements = field(default_factory=Statements)
     holder: int | None = None  # of a server connection: the client that holds it; of a client: the server it holds
     welcomed: bool = False  # the first ReadyForQuery has come
-    asked: deque[bytes] = field(default_factory=deque)  # of a client: requests not forwarded yet
-    due: deque[tuple[bytes, bool]] = field(default_factory=deque)  # of a client: what it has not got; is it a reply?
+    asked: deque[Said] = field(default_factory=deque)  # of a client: requests not forwarded yet
+    due: deque[Due] = field(default_factory=deque)  # of a client
     owners: dict[int, tuple[Instance, int | None]] = field(default_factory=dict)  # of a server: whose a request is
+    stray: list[Due] = field(default_factory=list)  # of a server: what it said by itself since it was asked something
     fakes: int = 0  # of a client: messages of the pooler's own in this lease
     fresh: bool = False  # of a client: nothing has been forwarded in this lease
+    refusal: Instance | None = None  # of a client: a Query of the pooler's own that may fail in place of the client's
+
+    def owes(self, client: int) -> bool:
+        """Return whether a server has not answered everything that was forwarded for a client."""
+        owed = self.judge.readings[0].owed
+        return any(self.owners.get(id(request.instance), (None, None))[1] == client for request in owed)
+
+    def owner(self) -> int | None:
+        """Return the client whose request a server answers now; the holder where readings differ and one says so."""
+        turns = [reading.request for reading in self.judge.readings]
+        owners = [self.owners.get(id(turn.instance), (None, self.holder))[1] for turn in turns if turn is not None]
+        return self.holder if self.holder in owners or not owners else owners[0]
 
 
 class PoolingJudge:
@@ -154,31 +148,65 @@ class PoolingJudge:
                 self._gone(event)
         return []
 
-    # -- messages ------------------------------------------------------------------------------------------------------
+    # -- the client's side ---------------------------------------------------------------------------------------------
 
     def _client_side(self, said: Said) -> Iterator[Violation]:
         client = self.clients.setdefault(said.connection, Connection(Judge()))
+        turn = client.judge.replying_to if not client.judge.is_ambiguous else None
         yield from client.judge.hear(said.instance)
-        name = said.instance.name
         if said.instance.sender is Sender.FRONTEND:
-            if name in FORWARDED:
-                client.asked.append(said.data)
+            if said.instance.name in FORWARDED:
+                client.asked.append(said)
             return
         _note_parameter(client, said.instance)
         if not client.welcomed:
-            client.welcomed = name == "ReadyForQuery"
-        elif _delivered(client, said.data):
-            pass
+            client.welcomed = said.instance.name == "ReadyForQuery"
+            return
+        due = _delivered(client, said.data)
+        request = turn.instance if turn is not None else None
+        if due is not None and request is not None:
+            yield from _used(said, client, request, due)
+        elif due is None:
+            yield from self._faked(said, client, request)
+        if request is not None:
+            client.statements.learn(request, said.instance)
+
+    def _faked(self, said: Said, client: Connection, request: Instance | None) -> Iterator[Violation]:
+        """Learn what no server said: it may stand for what one said, or for what none was asked."""
+        name = said.instance.name
+        if name in ACKNOWLEDGED and request is not None and _may_go_to_no_server(request):
+            client.asked = deque(asked for asked in client.asked if asked.instance is not request)
         elif name in FAKED:
             client.fakes += 1
-        elif any(said.data == data for data, _ in client.due):
+            if name == "ErrorResponse" and _next_reply(client) == name:
+                _strike_out(client, name)
+            elif name == "ReadyForQuery":
+                yield from self._faked_ready(said, client)
+        elif any(said.data == due.said.data for due in client.due):
             yield _broken(TRANSPARENCY, said, "a reply comes before another one that was due first, or instead of it")
         else:
             yield _broken(ISOLATION, said, "the client gets what no server said to it")
 
+    def _faked_ready(self, said: Said, client: Connection) -> Iterator[Violation]:
+        """Learn a ReadyForQuery of the pooler's own: instead of the server's, or for a request that goes to none."""
+        server = self.servers.get(client.holder) if client.holder is not None else None
+        status = server.judge.status if server is not None else b"I"
+        if said.instance["status"] != status:
+            what = f"the client is told status {said.instance['status']!r}, and its server is at {status!r}"
+            yield _broken(TRANSPARENCY, said, what)
+        if "ReadyForQuery" in {due.said.instance.name for due in client.due}:
+            left = _strike_out(client, "ReadyForQuery") - REPLACED
+            if left:
+                yield _broken(TRANSPARENCY, said, f"the client never got {', '.join(sorted(left))}")
+        elif server is None or not server.owes(said.connection):
+            while client.asked and client.asked.popleft().instance.name not in ENDS_A_CYCLE:
+                pass
+
+    # -- the server's side ---------------------------------------------------------------------------------------------
+
     def _server_side(self, said: Said) -> Iterator[Violation]:
         server = self.servers.setdefault(said.connection, Connection(Judge()))
-        turn = server.judge.replying_to
+        turn, owner, is_sure = server.judge.replying_to, server.owner(), not server.judge.is_ambiguous
         yield from server.judge.hear(said.instance)
         client = self.clients.get(server.holder) if server.holder is not None else None
         if said.instance.sender is Sender.FRONTEND:
@@ -187,30 +215,40 @@ class PoolingJudge:
         _note_parameter(server, said.instance)
         if not server.welcomed:
             server.welcomed = said.instance.name == "ReadyForQuery"
-        elif client is not None:
-            owner = (
-                server.holder
-                if turn is None
-                else server.owners.get(id(turn.instance), (turn.instance, server.holder))[1]
-            )
-            if owner == server.holder:
-                client.due.append((said.data, turn is not None))
-            elif owner is not None:
-                what = f"a reply to client {owner} comes in the lease of client {server.holder}"
-                yield _broken(ISOLATION, said, what)
-            if server.judge.idle and not server.judge.is_ambiguous:
-                server.owners.clear()
+            return
+        used = None
+        if turn is not None and is_sure:
+            if (name := statement_named(turn.instance)) is not None:
+                used = name, server.statements.known.get(name)
+            server.statements.learn(turn.instance, said.instance)
+        if client is not None and turn is not None and said.instance.name in DONE and turn.instance is client.refusal:
+            client.refusal = None  # it has not failed
+        stands_in = client is not None and turn is not None and turn.instance is client.refusal
+        if client is not None and owner == server.holder:
+            client.due.append(Due(said, turn is not None, used))
+        elif client is not None and stands_in and said.instance.name in ASYNCHRONOUS:
+            client.due.append(Due(said, is_reply=False))  # said beside what stands in for the client's request
+        elif client is None and turn is None:
+            server.stray.append(Due(said, is_reply=False))
+        elif client is not None and owner is not None:
+            what = f"a reply to client {owner} comes in the lease of client {server.holder}"
+            yield _broken(ISOLATION, said, what)
+        if server.judge.idle and not server.judge.is_ambiguous:
+            server.owners.clear()
 
     def _request(self, said: Said, server: Connection, client: Connection | None) -> Iterator[Violation]:
-        forwarded = client is not None and said.data in client.asked
-        if not server.welcomed:
+        server.stray.clear()
+        if not server.welcomed or (client is None and server.holder is not None):
+            return  # whose requests are not known, any more: nothing to compare with
+        is_forwarded = client is not None and _forwarded(said, client, server)
+        server.owners[id(said.instance)] = (said.instance, server.holder if is_forwarded else None)
+        if not is_forwarded and said.instance.name not in INJECTED:
+            yield _broken(TRANSPARENCY, said, f"the server is asked {said.instance.name} as no client has asked it")
+        if client is None:
             return
-        server.owners[id(said.instance)] = (said.instance, server.holder if forwarded else None)
-        if client is None or not forwarded:
-            return
-        while client.asked.popleft() != said.data:  # what means nothing, or was canceled while it waited, is dropped
-            pass
-        if client.fresh:
+        if is_forwarded or said.instance.name == "Query":
+            client.refusal = None if is_forwarded else said.instance
+        if is_forwarded and client.fresh:
             client.fresh = False
             yield from _fidelity(said, server, client)
 
@@ -224,7 +262,8 @@ class PoolingJudge:
         if not server.judge.idle or server.judge.status != b"I":
             yield _broken(RELEASE, lease, f"{lease}: status {server.judge.status!r}, owed {server.judge.owed}")
         server.holder, client.holder = lease.client, lease.server
-        client.fresh, client.fakes = True, 0
+        client.fresh, client.fakes, client.refusal = True, 0, None
+        client.due.extend(server.stray)  # nobody's, and perhaps not read before the lease began
 
     def _released(self, lease: Released) -> Iterator[Violation]:
         client, server = self.clients.get(lease.client), self.servers.get(lease.server)
@@ -233,7 +272,7 @@ class PoolingJudge:
         if client is None:
             return
         client.holder = None
-        left = {decode(data, Sender.BACKEND).name for data, is_reply in client.due if is_reply}
+        left = {due.said.instance.name for due in client.due if due.is_reply}
         client.due.clear()
         if left and not lease.lost and not client.judge.is_over and not (left <= REPLACED and client.fakes):
             yield _broken(TRANSPARENCY, lease, f"{lease}: the client never got {', '.join(sorted(left))}")
@@ -247,17 +286,82 @@ class PoolingJudge:
         (self.clients if gone.side is Side.CLIENT else self.servers).pop(gone.connection, None)
 
 
-def _delivered(client: Connection, data: bytes) -> bool:
-    """Strike out what is delivered; what answers nothing may be missing, if the lease was over before it came."""
-    due = client.due
-    for number, (expected, is_reply) in enumerate(due):
-        if expected == data:
-            for _ in range(number + 1):
-                due.popleft()
+def _forwarded(said: Said, client: Connection, server: Connection) -> bool:
+    """Return whether a message to a server is the client's next request; if so forget those that were left out."""
+    is_copying = any(reading.is_copying for reading in server.judge.readings)
+    has_passed_over = False
+    for number, asked in enumerate(client.asked):
+        if _is_same(asked, said, but_for_its_name=not (has_passed_over and said.instance.name == "Close")):
+            left_out = [client.asked.popleft() for _ in range(number + 1)][:-1]
+            if client.refusal is not None and any(one.instance.name == "Query" for one in left_out):
+                server.owners[id(client.refusal)] = (client.refusal, server.holder)
             return True
-        if is_reply:
+        if _may_go_to_no_server(asked.instance):
+            has_passed_over = True
+        elif asked.instance.name == "Query" and client.refusal is not None:
+            has_passed_over = True  # the pooler's own stands in for it
+        elif asked.instance.name not in VOID or is_copying:
             return False
     return False
+
+
+def _may_go_to_no_server(request: Instance) -> bool:
+    """Return whether a pooler may answer a request by itself: it prepares a statement, or closes one."""
+    return request.name in ("Parse", "Close") and statement_named(request) is not None
+
+
+def _is_same(asked: Said, said: Said, *, but_for_its_name: bool) -> bool:
+    """Return whether two requests are the same, or at least the same but for the name of a prepared statement."""
+    if asked.data == said.data:
+        return True
+    if not but_for_its_name or asked.instance.name != said.instance.name or statement_named(said.instance) is None:
+        return False
+    return renamed(asked.instance) == renamed(said.instance)
+
+
+def _delivered(client: Connection, data: bytes) -> Due | None:
+    """Strike out what is delivered; what answers nothing may be missing, if the lease was over before it came."""
+    for number, due in enumerate(client.due):
+        if due.said.data == data:
+            for _ in range(number + 1):
+                client.due.popleft()
+            return due
+        if due.is_reply:
+            return None
+    return None
+
+
+def _next_reply(client: Connection) -> str:
+    """Return the name of the first reply that is due; empty: none is."""
+    return next((due.said.instance.name for due in client.due if due.is_reply), "")
+
+
+def _strike_out(client: Connection, name: str) -> set[str]:
+    """Strike out what is due up to the first message of this name; return the names of the replies among it."""
+    names: set[str] = set()
+    while client.due:
+        due = client.due.popleft()
+        names |= {due.said.instance.name} if due.is_reply else set()
+        if due.said.instance.name == name:
+            break
+    return names
+
+
+def _used(said: Said, client: Connection, request: Instance, due: Due) -> Iterator[Violation]:
+    """Judge whether the server used the statement that the client meant."""
+    meant = statement_named(request)
+    if said.instance.name not in USED or due.used is None or meant is None:
+        return
+    name, theirs = due.used
+    own = client.statements.known.get(meant)
+    if theirs is None and name == meant:
+        return  # it may have got its name in SQL
+    if theirs is None:
+        yield _broken(STATEMENTS, said, f"{meant!r} became {name!r}, which nobody has prepared on this server")
+    elif own is None and client.statements.is_sure:
+        yield _broken(STATEMENTS, said, f"the client has prepared no {meant!r}, and got {theirs.text!r}")
+    elif own is not None and own != theirs:
+        yield _broken(STATEMENTS, said, f"the client has prepared {own} as {meant!r}, and got {theirs}")
 
 
 def _note_parameter(connection: Connection, instance: Instance) -> None:

@@ -81,8 +81,12 @@ class Result:
 
     @property
     def may_fail(self) -> bool:
-        """Whether something is left that could fail: the last statement of a Query is complete when all is."""
-        return self.kind != "Query" or not self.reading.is_plain or self.completed < len(self.reading.statements)
+        """Whether something is left that could fail: the last statement of a Query is complete when all is.
+
+        A text without statements can fail, too: its bytes may be none of the client's encoding.
+        """
+        number = max(1, len(self.reading.statements))
+        return self.kind != "Query" or not self.reading.is_plain or self.completed < number
 
     # Rows
 

@@ -142,6 +142,35 @@ def scripts() -> SearchStrategy[list[Instance]]:
     return plain_scripts() | parts.map(lambda lists: [request for part in lists for request in part] + [say.SYNC])
 
 
+@st.composite
+def named_scripts(draw: DrawFn) -> list[Instance]:
+    """Draw the lives of a few named statements: prepared once, run in several cycles, closed, prepared anew.
+
+    A client knows what it has prepared, but for what failed, and binds the number of values that is right.
+    """
+    texts_ = st.sampled_from(sorted(text for text in MEANINGS if not MEANINGS[text].copy))
+    prepared: dict[bytes, bytes] = {}
+    script: list[Instance] = []
+    for _ in range(draw(st.integers(1, 8))):
+        name = draw(st.sampled_from((b"s", b"r")))
+        deed = draw(st.sampled_from(("run", "run", "describe", "close"))) if name in prepared else "prepare"
+        match deed:
+            case "prepare":
+                prepared[name] = draw(texts_)
+                script.append(say.parse(prepared[name], name))
+            case "run":
+                values: list[bytes | None] = [b"1"] * MEANINGS[prepared[name]].parameters
+                portal = draw(st.sampled_from((b"", b"p")))
+                script += [say.bind(*values, statement=name, portal=portal), say.execute(0, portal)]
+            case "describe":
+                script.append(say.describe_statement(name))
+            case "close":
+                del prepared[name]
+                script.append(say.close_statement(name))
+        script += draw(st.sampled_from(([say.SYNC], [say.SYNC], [say.FLUSH], [])))
+    return [*script, say.SYNC]
+
+
 def replication_scripts() -> SearchStrategy[list[Instance]]:
     """Return a strategy for the requests of a replication connection."""
     texts_ = st.lists(st.sampled_from(sorted(STREAMS)), min_size=1, max_size=3).map(b"; ".join)

@@ -148,6 +148,8 @@ class Facts:
                 yield from self.result.row(length(reply["values"]))
             case "PortalSuspended":
                 yield from self.result.suspended()
+            case "EmptyQueryResponse":
+                self.result.completed += 1
             case "CopyInResponse" | "CopyOutResponse" | "CopyBothResponse":
                 yield from self.result.copy_began(reply)
             case "CopyData":

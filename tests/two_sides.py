@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from pgpooler.pooling.client import ClientSession
 from pgpooler.pooling.lease import Lease
 from pgpooler.pooling.server import ServerSession
+from pgpooler.pooling.service import Service
 from pgpooler.pooling.states import ClientState, ServerState
 from spec.codec import Malformed
+from spec.events import Canceled, Event, Gone, Leased, Released, Said, Side
 from spec.listener import Listener
 from spec.messages import Sender
-from spec.pooling import Canceled, Event, Gone, Leased, PoolingJudge, Released, Said, Side
+from spec.pooling import PoolingJudge
 from spec.session import Violation
 from tests.memory import MemoryPort, World
 
@@ -34,11 +36,12 @@ class Tap:
         if self.deaf:
             return
         try:
-            for heard in self.listener.hear(sender, data):
+            for heard in self.listener.listen(sender, data):
                 self.sides.note(Said(self.side, self.number, heard.instance, heard.data))
         except Malformed:
             assert (sender is Sender.FRONTEND) is (self.side is Side.CLIENT), "the pooler said what is no message"
             self.deaf = True
+            self.sides.note(Gone(self.side, self.number))
 
 
 class TwoSides:
@@ -147,7 +150,7 @@ class TwoSides:
         patch.setattr(Lease, "end", noted_end)
 
     def _patch_cancels(self, patch: pytest.MonkeyPatch) -> None:
-        service, cancel = self.world.service, self.world.cancel
+        service, cancel, request = self.world.service, self.world.cancel, Service.cancel
         find = service.cancels.find
         sides = self
 
@@ -159,11 +162,16 @@ class TwoSides:
         def noted_cancel(server: ServerSession, settled: object) -> None:
             if server.client is not None and sides.wanted:
                 sides.note(Canceled(sides.wanted, server.number))
-            sides.wanted = 0
             cancel(server, settled)  # type: ignore[arg-type]
+
+        def noted_request(service: Service, *arguments: object) -> None:
+            sides.wanted = 0
+            request(service, *arguments)  # type: ignore[arg-type]
+            sides.wanted = 0  # what is canceled later has another reason
 
         self.world.service.cancels = _Cancels(service.cancels, noted_find)  # type: ignore[assignment]
         patch.setattr(self.world, "cancel", noted_cancel)
+        patch.setattr(Service, "cancel", noted_request)
 
 
 class _Cancels:

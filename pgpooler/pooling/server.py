@@ -22,6 +22,7 @@ from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import (
     ASYNCHRONOUS,
     REPLIES,
+    REPLIES_AND_NOTIFICATIONS,
     REPLIES_AND_ROWS,
     REPLIES_AND_SHAPES,
     REPLIES_AND_TAGS,
@@ -47,6 +48,7 @@ MAKING_KNOWN, PREPARING_APART = "names of statements", "a statement under its se
 WATCHED = {
     ASKING: REPLIES_AND_ROWS,
     CLEANING: REPLIES_AND_TAGS,
+    REFUSING: REPLIES_AND_NOTIFICATIONS,
     STARTING: REPLIES_AND_SHAPES,
     IDLE: REPLIES_OUT_OF_TURN,
 }
@@ -319,6 +321,8 @@ class ServerSession(Session):
                 self.error = messages.read_error(framer.body())
             if not kind or not self.note(kind):
                 break
+            if kind == codes.NOTIFICATION_RESPONSE and self.client is not None:
+                self.client.port.write_all(messages.message(kind, framer.body()))
             framer.pass_on()
             framer.passed()
             if kind == codes.READY_FOR_QUERY:
@@ -341,6 +345,8 @@ class ServerSession(Session):
             self.status = messages.read_ready_for_query(framer.body())
             if not self.owed.ready() and not self.owed.doubt:
                 raise ProtocolViolation("the server is ready for a query although none was under way")
+        elif kind == codes.NOTIFICATION_RESPONSE:
+            return framer.take(TAKEN_LIMIT)
         elif kind == codes.COMMAND_COMPLETE:
             if not framer.take(TAKEN_LIMIT):
                 return False

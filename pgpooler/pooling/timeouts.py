@@ -148,6 +148,9 @@ def _login(client: ClientSession, now: float) -> float:
     timeout = client.service.configuration.timeouts.client_login_timeout or 0.0
     if not timeout:
         return 0.0
+    if now >= client.connected_at + timeout and client.state == ClientState.CANCELING:
+        client.close(f"a cancel request took longer than {timeout:g} s (client_login_timeout)", now)  # it has no reply
+        return 0.0
     if now >= client.connected_at + timeout:
         message = f"terminating connection: the login took longer than {timeout:g} s (client_login_timeout)"
         client.refuse(PeerError(message, sqlstate="08006"), now)

@@ -38,8 +38,10 @@ PREPARED = (
 REPLIES = watching(bytes(NOTED), unknown=codes.BACKEND_TYPES)
 REPLIES_AND_TAGS = watching(bytes((*NOTED, codes.COMMAND_COMPLETE)), unknown=codes.BACKEND_TYPES)
 PREPARING = watching(bytes((*NOTED, codes.COMMAND_COMPLETE, *PREPARED)), unknown=codes.BACKEND_TYPES)
-REPLIES_AND_SHAPES = watching(bytes((*NOTED, codes.ROW_DESCRIPTION)), unknown=codes.BACKEND_TYPES)
-REPLIES_AND_ROWS = watching(bytes((*NOTED, codes.DATA_ROW)), unknown=codes.BACKEND_TYPES)
+_NOTED_IN_A_LEASE = (*NOTED, codes.NOTIFICATION_RESPONSE)  # while a statement of ours runs: that is the client's
+REPLIES_AND_NOTIFICATIONS = watching(bytes(_NOTED_IN_A_LEASE), unknown=codes.BACKEND_TYPES)
+REPLIES_AND_SHAPES = watching(bytes((*_NOTED_IN_A_LEASE, codes.ROW_DESCRIPTION)), unknown=codes.BACKEND_TYPES)
+REPLIES_AND_ROWS = watching(bytes((*_NOTED_IN_A_LEASE, codes.DATA_ROW)), unknown=codes.BACKEND_TYPES)
 REPLIES_OUT_OF_TURN = watching(
     bytes(set(codes.BACKEND_TYPES) - {codes.NOTICE_RESPONSE, codes.NOTIFICATION_RESPONSE}), unknown=codes.BACKEND_TYPES
 )

@@ -18,8 +18,8 @@ from pgpooler.pooling.client import ClientSession
 from pgpooler.pooling.pool import Pool
 from pgpooler.pooling.states import ClientState
 from pgpooler.protocol import messages
+from spec.events import Said, Side
 from spec.messages import Sender
-from spec.pooling import Said, Side
 from tests.memory import World, configure
 from tests.scripted import (
     COPY_DONE,

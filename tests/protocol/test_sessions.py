@@ -391,3 +391,16 @@ def end_of_servers(setting: Setting, port: MemoryPort) -> None:
     setting.world.settle()
     setting.world.pass_time(100)
     assert set(setting.world.counts().values()) == {0}
+
+
+def test_a_cancel_request_that_takes_too_long_has_no_reply_either() -> None:
+    setting = Setting(client_login_timeout=10)
+    client = setting.client()
+    client.ask("slow c1")
+    setting.world.settle()
+    setting.world.hold_cancels = True
+    carrier = Recording(port := setting.world.accept())
+    port.say(messages.cancel_request(client.process_id, client.cancel_key))
+    setting.world.pass_time(11)
+    assert carrier.over
+    assert carrier.data == b""

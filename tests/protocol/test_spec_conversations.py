@@ -15,7 +15,7 @@ from spec.conversations import Conversation, conversations, sessions
 from spec.grammar import Expression, after, legal
 from spec.messages import Phase as MessagePhase
 from spec.messages import Sender
-from spec.scripts import copying, plain_scripts
+from spec.scripts import copying, named_scripts, plain_scripts
 from spec.session import Judge, Violation
 from spec.spoilt import (
     ANY,
@@ -65,6 +65,12 @@ def violations(conversation: Conversation) -> list[Violation]:
 @given(conversation=conversations())
 @SLOW
 def test_a_generated_conversation_breaks_no_rule(conversation: Conversation) -> None:
+    assert violations(conversation) == []
+
+
+@given(conversation=sessions(named_scripts()))
+@SLOW
+def test_named_statements_over_several_cycles_break_no_rule(conversation: Conversation) -> None:
     assert violations(conversation) == []
 
 

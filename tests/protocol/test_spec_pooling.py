@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
+from spec import phrases as say
 from spec.codec import Instance, backend, encode, frontend
 from spec.conversation import RULE as CONVERSATION
+from spec.events import Canceled, Event, Gone, Leased, Released, Said, Side
 from spec.messages import Sender
-from spec.pooling import RULES, Canceled, Event, Gone, Leased, PoolingJudge, Released, Said, Side
+from spec.pooling import RULES, PoolingJudge
 
 STARTUP = frontend("StartupMessage", minor=0, parameters=((b"user", b"u"), (b"database", b"d")))
 QUERY, OTHER = frontend("Query", query=b"SELECT 1"), frontend("Query", query=b"DISCARD ALL")
@@ -42,7 +44,12 @@ def logged_in(side: Side, number: int, zone: bytes = b"UTC") -> list[Event]:
     )
 
 
-BEGIN = [*logged_in(Side.CLIENT, 1), *logged_in(Side.CLIENT, 2), *logged_in(Side.SERVER, 7)]
+BEGIN = [
+    *logged_in(Side.CLIENT, 1),
+    *logged_in(Side.CLIENT, 2),
+    *logged_in(Side.SERVER, 7),
+    *logged_in(Side.SERVER, 8),
+]
 
 
 def asked(client: int, query: Instance = QUERY) -> list[Event]:
@@ -50,11 +57,65 @@ def asked(client: int, query: Instance = QUERY) -> list[Event]:
     return [*said(Side.CLIENT, client, query), Leased(client, 7), *said(Side.SERVER, 7, query)]
 
 
-def answered(client: int, *instances: Instance) -> list[Event]:
-    return [*said(Side.SERVER, 7, *instances), *said(Side.CLIENT, client, *instances)]
+def answered(client: int, *instances: Instance, server: int = 7) -> list[Event]:
+    return [*said(Side.SERVER, server, *instances), *said(Side.CLIENT, client, *instances)]
+
+
+def lease(
+    client: int, asked: list[Instance], sent: list[Instance], *answers: list[Event], server: int = 7
+) -> list[Event]:
+    """A whole lease: what the client asks, what the server is sent instead, and what then is said."""
+    return [
+        *said(Side.CLIENT, client, *asked),
+        Leased(client, server),
+        *said(Side.SERVER, server, *sent),
+        *(event for answer in answers for event in answer),
+        Released(client, server),
+    ]
+
+
+def own(*instances: Instance, server: int = 7) -> list[Event]:
+    """Replies that the pooler keeps for itself."""
+    return said(Side.SERVER, server, *instances)
 
 
 CLEANED = said(Side.SERVER, 7, OTHER, DISCARDED, ready())
+
+# -- prepared statements: the client calls them s, the pooler p1 and p2 ------------------------------------------------
+
+TEXT, ANOTHER = b"SELECT $1, 'one'", b"SELECT $1, 'two'"
+SHAPE = (say.parameters(25), say.described(1))
+
+
+def prepared(client: int, name: bytes, text: bytes = TEXT, types: tuple[int, ...] = (), server: int = 7) -> list[Event]:
+    """A client prepares s, which has this name on the server."""
+    sent = [say.parse(text, name, types), say.SYNC]
+    return lease(
+        client,
+        [say.parse(text, b"s", types), say.SYNC],
+        sent,
+        answered(client, say.PARSED, ready(), server=server),
+        server=server,
+    )
+
+
+def use(name: bytes, value: bytes = b"mine", portal: bytes = b"", formats: tuple[int, ...] = ()) -> list[Instance]:
+    bind = frontend("Bind", portal=portal, statement=name, formats=(), values=(value,), result_formats=formats)
+    return [bind, say.execute(0, portal), say.SYNC]
+
+
+RAN = (say.BOUND, say.row(1), DONE, ready())
+
+
+def used(
+    client: int, name: bytes, *before: Instance, replies: tuple[Instance, ...] = (), server: int = 7
+) -> list[Event]:
+    """A client runs s, which has this name on the server; the pooler sends something of its own before, and keeps
+    the replies to it."""
+    own_replies = own(*replies, server=server)
+    sent = [*before, *use(name)]
+    return lease(client, use(b"s"), sent, own_replies, answered(client, *RAN, server=server), server=server)
+
 
 LEGAL: dict[str, list[Event]] = {
     "one request": [*asked(1), *answered(1, *REPLY, ready()), Released(1, 7)],
@@ -78,7 +139,137 @@ LEGAL: dict[str, list[Event]] = {
     "canceled while it waited": [*said(Side.CLIENT, 1, QUERY), *said(Side.CLIENT, 1, ERROR, ready())],
     "a client that is gone gets nothing": [*asked(1), Gone(Side.CLIENT, 1), *said(Side.SERVER, 7, *REPLY, ready())],
     "a cancel request in the lease": [*asked(1), Canceled(1, 7), *answered(1, ERROR, ready()), Released(1, 7)],
+    "an error of the pooler's own instead of the server's, and the next request": [
+        *asked(1),
+        *said(Side.SERVER, 7, say.error(), ready()),
+        *said(Side.CLIENT, 1, ERROR, ready()),
+        *said(Side.CLIENT, 1, OTHER),
+        *said(Side.SERVER, 7, OTHER),
+        *answered(1, DISCARDED, ready()),
+        Released(1, 7),
+    ],
+    "a statement that is not to run, and one behind it": lease(
+        1,
+        [QUERY, OTHER],
+        [say.query(b"pgpooler_refuses_1"), OTHER],
+        [*own(say.error()), *said(Side.CLIENT, 1, ERROR)],
+        answered(1, ready(), DISCARDED, ready()),
+    ),
+    "parameters told before the first request": [
+        *said(Side.SERVER, 7, backend("ParameterStatus", parameter=b"TimeZone", setting=b"Asia/Tokyo")),
+        *said(Side.CLIENT, 1, QUERY),
+        Leased(1, 7),
+        *said(Side.CLIENT, 1, backend("ParameterStatus", parameter=b"TimeZone", setting=b"Asia/Tokyo")),
+        *said(Side.SERVER, 7, QUERY),
+        *answered(1, *REPLY, ready()),
+        Released(1, 7),
+    ],
+    "what the server said by itself just before the lease": [
+        *said(Side.CLIENT, 1, QUERY),
+        *said(Side.SERVER, 7, say.NOTIFICATION),
+        Leased(1, 7),
+        *said(Side.CLIENT, 1, say.NOTIFICATION),
+        *said(Side.SERVER, 7, QUERY),
+        *answered(1, *REPLY, ready()),
+        Released(1, 7),
+    ],
+    "a statement under another name": [*prepared(1, b"p1"), *used(1, b"p1")],
+    "a statement under its own name": [*prepared(1, b"s"), *used(1, b"s")],
+    "two clients with one text": [*prepared(1, b"p1"), *prepared(2, b"p1"), *used(1, b"p1"), *used(2, b"p1")],
+    "two clients with one name": [*prepared(1, b"p1"), *prepared(2, b"p2", ANOTHER), *used(1, b"p1"), *used(2, b"p2")],
+    "a statement prepared again on another server": [
+        *prepared(1, b"p1"),
+        *used(1, b"p1", say.parse(TEXT, b"p1"), replies=(say.PARSED,), server=8),
+        *used(1, b"p1", server=8),
+    ],
+    "a statement prepared again, and asked for its shape": [
+        *prepared(1, b"p1"),
+        *used(
+            1,
+            b"p1",
+            *(say.parse(TEXT, b"p1"), say.describe_statement(b"p1"), say.FLUSH),
+            replies=(say.PARSED, *SHAPE),
+            server=8,
+        ),
+    ],
+    "a statement that cannot be prepared again": [
+        *prepared(1, b"p1"),
+        *lease(
+            1,
+            use(b"s"),
+            [say.parse(TEXT, b"p1"), *use(b"p1")],
+            answered(1, say.error(), ready(), server=8),
+            server=8,
+        ),
+    ],
+    "an unnamed statement parsed again": [
+        *lease(1, [say.parse(TEXT), say.SYNC], [say.parse(TEXT), say.SYNC], answered(1, say.PARSED, ready())),
+        *lease(
+            1,
+            use(b""),
+            [say.parse(TEXT), *use(b"")],
+            [*own(say.PARSED, server=8), *answered(1, *RAN, server=8)],
+            server=8,
+        ),
+    ],
+    "a Parse answered by a Close of nothing": [
+        *prepared(1, b"p1"),
+        *lease(
+            2,
+            [say.parse(TEXT, b"s"), *use(b"s")],
+            [say.close_statement(b"nothing"), *use(b"p1")],
+            [*own(say.CLOSED), *said(Side.CLIENT, 2, say.PARSED), *answered(2, *RAN)],
+        ),
+    ],
+    "a Parse that is skipped behind an error, as the Close in its place": [
+        *prepared(1, b"p1"),
+        *lease(
+            2,
+            [say.bind(statement=b"unheard"), say.parse(TEXT, b"s"), say.SYNC],
+            [say.bind(statement=b"unheard"), say.close_statement(b"nothing"), say.SYNC],
+            answered(2, say.error(), ready()),
+        ),
+    ],
+    "a Close answered without a server": [
+        *prepared(1, b"p1"),
+        *said(Side.CLIENT, 1, say.close_statement(b"s")),
+        *said(Side.CLIENT, 1, say.CLOSED),
+        *lease(1, [say.SYNC], [say.SYNC], answered(1, ready())),
+        *prepared(1, b"p2", ANOTHER),
+        *used(1, b"p2"),
+    ],
+    "a Close that closes nothing on the server": [
+        *prepared(1, b"p1"),
+        *lease(
+            1,
+            [say.close_statement(b"s"), say.SYNC],
+            [say.close_statement(b"nothing"), say.SYNC],
+            answered(1, say.CLOSED, ready()),
+        ),
+        *prepared(1, b"p2", ANOTHER),
+        *used(1, b"p2"),
+    ],
+    "the oldest statement makes room": [
+        *prepared(1, b"p1"),
+        *lease(
+            2,
+            [say.parse(ANOTHER, b"s"), *use(b"s")],
+            [say.close_statement(b"p1"), say.parse(ANOTHER, b"p2"), *use(b"p2")],
+            [*own(say.CLOSED), *answered(2, say.PARSED, *RAN)],
+        ),
+        *used(1, b"p1", say.parse(TEXT, b"p1"), replies=(say.PARSED,)),
+    ],
+    "a name given in SQL": [
+        *asked(1, say.query(b"PREPARE s AS SELECT $1")),
+        *answered(1, say.complete(b"PREPARE"), ready()),
+        *said(Side.CLIENT, 1, *use(b"s")),
+        *said(Side.SERVER, 7, *use(b"s")),
+        *answered(1, *RAN),
+        Released(1, 7),
+    ],
 }
+
+IN_COPY = [say.copy_data(b"1\n"), say.copy_data(b"2\n"), say.COPY_DONE]
 
 WRONG: dict[str, tuple[str, list[Event]]] = {
     "a server speaks out of turn": ("conformance", said(Side.SERVER, 7, DONE)),
@@ -90,6 +281,15 @@ WRONG: dict[str, tuple[str, list[Event]]] = {
     "the reply to the pooler's own statement": (
         "isolation",
         [*said(Side.CLIENT, 1, QUERY), Leased(1, 7), *CLEANED, *said(Side.CLIENT, 1, DISCARDED)],
+    ),
+    "a notice in reply to the pooler's own statement": (
+        "isolation",
+        [
+            *said(Side.SERVER, 7, OTHER, say.NOTICE, DISCARDED, ready()),
+            *said(Side.CLIENT, 1, QUERY),
+            Leased(1, 7),
+            *said(Side.CLIENT, 1, say.NOTIFICATION),
+        ],
     ),
     "replies out of order": (
         "transparency",
@@ -116,6 +316,161 @@ WRONG: dict[str, tuple[str, list[Event]]] = {
             *said(Side.SERVER, 7, backend("ParameterStatus", parameter=b"TimeZone", setting=b"Asia/Tokyo")),
             *asked(1),
         ],
+    ),
+    "a setting of the client's that the server does not have": (
+        "fidelity",
+        [
+            *asked(1, say.query(b"SET TimeZone TO 'Asia/Tokyo'")),
+            *answered(1, backend("ParameterStatus", parameter=b"TimeZone", setting=b"Asia/Tokyo")),
+            *answered(1, say.complete(b"SET"), ready()),
+            Released(1, 7),
+            *said(Side.CLIENT, 1, QUERY),
+            Leased(1, 8),
+            *said(Side.SERVER, 8, QUERY),
+        ],
+    ),
+    "the text of another client": (
+        "statements",
+        [*prepared(1, b"p1"), *prepared(2, b"p2", ANOTHER), *used(2, b"p1")],
+    ),
+    "the text that the client has closed": (
+        "statements",
+        [
+            *prepared(1, b"p1"),
+            *said(Side.CLIENT, 1, say.close_statement(b"s")),
+            *said(Side.CLIENT, 1, say.CLOSED),
+            *lease(1, [say.SYNC], [say.SYNC], answered(1, ready())),
+            *prepared(1, b"p2", ANOTHER),
+            *used(1, b"p1"),
+        ],
+    ),
+    "other types of parameters": (
+        "statements",
+        [*prepared(1, b"p1", types=(23,)), *prepared(2, b"p2", types=(25,)), *used(2, b"p1")],
+    ),
+    "a Parse of the pooler's own with another text": (
+        "statements",
+        [*prepared(1, b"p1"), *used(1, b"p1", say.parse(ANOTHER, b"p1"), replies=(say.PARSED,), server=8)],
+    ),
+    "a Parse with another text in the client's place": (
+        "statements",
+        lease(
+            1,
+            [say.parse(TEXT, b"s"), *use(b"s")],
+            [say.parse(ANOTHER, b"p1"), *use(b"p1")],
+            answered(1, say.PARSED, *RAN),
+        ),
+    ),
+    "what another client has prepared under the same name": ("statements", [*prepared(1, b"s"), *used(2, b"s")]),
+    "the unnamed statement of another client": (
+        "statements",
+        [
+            *lease(1, [say.parse(TEXT), say.SYNC], [say.parse(TEXT), say.SYNC], answered(1, say.PARSED, ready())),
+            *lease(2, use(b""), use(b""), answered(2, *RAN)),
+        ],
+    ),
+    "the unnamed statement behind a Query": (
+        "statements",
+        [
+            *lease(1, [say.parse(TEXT), say.SYNC], [say.parse(TEXT), say.SYNC], answered(1, say.PARSED, ready())),
+            *asked(1),
+            *answered(1, *REPLY, ready()),
+            Released(1, 7),
+            *lease(
+                1,
+                use(b""),
+                [say.parse(TEXT), *use(b"")],
+                [*own(say.PARSED, server=8), *answered(1, *RAN, server=8)],
+                server=8,
+            ),
+        ],
+    ),
+    "the description of another client's statement": (
+        "statements",
+        [
+            *prepared(1, b"p1"),
+            *prepared(2, b"p2", ANOTHER),
+            *lease(
+                2,
+                [say.describe_statement(b"s"), say.SYNC],
+                [say.describe_statement(b"p1"), say.SYNC],
+                answered(2, *SHAPE, ready()),
+            ),
+        ],
+    ),
+    "a name that nobody has prepared": ("statements", [*prepared(1, b"p1"), *used(1, b"p3")]),
+    **{
+        f"a Bind with {what}": (
+            "transparency",
+            [*prepared(1, b"p1"), *said(Side.CLIENT, 1, *use(b"s")), Leased(1, 7), *said(Side.SERVER, 7, bind)],
+        )
+        for what, bind in {
+            "another value": use(b"p1", b"yours")[0],
+            "another portal": use(b"p1", portal=b"p")[0],
+            "other formats of results": use(b"p1", formats=(1,))[0],
+        }.items()
+    },
+    "a Query left out behind one of the pooler's own that has not failed": (
+        "isolation",
+        [
+            *said(Side.CLIENT, 1, QUERY, QUERY, frontend("Query", query=b"SELECT 2")),
+            Leased(1, 7),
+            *CLEANED,
+            *said(Side.SERVER, 7, QUERY, frontend("Query", query=b"SELECT 2")),
+            *answered(1, *REPLY, ready()),
+            *said(Side.SERVER, 7, *REPLY),
+            *said(Side.CLIENT, 1, REPLY[0]),
+        ],
+    ),
+    "an Execute that nobody asked for": (
+        "transparency",
+        [*prepared(1, b"p1"), *said(Side.CLIENT, 1, *use(b"s")), Leased(1, 7), *said(Side.SERVER, 7, use(b"p1")[1])],
+    ),
+    "data of a COPY left out": (
+        "transparency",
+        [
+            *asked(1, say.query(b"COPY t FROM STDIN")),
+            *answered(1, say.copy_begins("CopyInResponse")),
+            *said(Side.CLIENT, 1, *IN_COPY),
+            *said(Side.SERVER, 7, IN_COPY[1]),
+        ],
+    ),
+    "the shape that the pooler asked for itself": (
+        "isolation",
+        [
+            *prepared(1, b"p1"),
+            *said(Side.CLIENT, 1, *use(b"s")),
+            Leased(1, 7),
+            *said(Side.SERVER, 7, say.describe_statement(b"p1"), *use(b"p1")),
+            *said(Side.SERVER, 7, *SHAPE),
+            *said(Side.CLIENT, 1, SHAPE[0]),
+        ],
+    ),
+    "a ParseComplete for nothing": (
+        "isolation",
+        [
+            *prepared(1, b"p1"),
+            *said(Side.CLIENT, 1, *use(b"s")),
+            Leased(1, 7),
+            *said(Side.SERVER, 7, say.parse(TEXT, b"p2"), *use(b"p1"), say.PARSED),
+            *said(Side.CLIENT, 1, say.PARSED),
+        ],
+    ),
+    "a CloseComplete for a portal that no server has closed": (
+        "isolation",
+        [*said(Side.CLIENT, 1, say.close_portal(b"p"), say.SYNC), Leased(1, 7), *said(Side.CLIENT, 1, say.CLOSED)],
+    ),
+    "a transaction status that the server does not have": (
+        "transparency",
+        [
+            *asked(1, frontend("Query", query=b"BEGIN")),
+            *said(Side.SERVER, 7, backend("CommandComplete", tag=b"BEGIN"), ready(b"T")),
+            *said(Side.CLIENT, 1, ERROR, ready()),
+        ],
+    ),
+    "a row dropped in front of a ReadyForQuery of the pooler's own": (
+        "transparency",
+        [*asked(1), *said(Side.SERVER, 7, *REPLY, ready()), *said(Side.CLIENT, 1, ERROR, ready())],
     ),
     "a cancel request for somebody else's query": ("cancel", [*asked(1), Canceled(2, 7)]),
     "a cancel request behind the lease": (

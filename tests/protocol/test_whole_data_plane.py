@@ -1,0 +1,534 @@
+"""The whole data plane between drawn clients and drawn servers, judged on both sides, every byte tagged with its owner.
+
+The clients send the scripts of `spec.scripts`, as fast as they like; the servers answer with anything that the grammar
+allows, step by step; chunks, partial writes, cancels, broken connections and the end of servers come whenever they
+come.  Whatever happens: `spec.pooling` finds nothing wrong, limits hold, nobody on either side gets a byte that bears
+the tag of another, and in the end everybody is answered and everything is back to base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from pgpooler.config.model import PoolMode, ResetPolicy, SessionStatePolicy
+from pgpooler.errors import ServerUnavailable
+from pgpooler.pooling.cleaning import Cleaning
+from pgpooler.pooling.client import ClientSession
+from pgpooler.pooling.lease import Lease
+from pgpooler.pooling.owed import Owed
+from pgpooler.pooling.pool import Pool
+from pgpooler.pooling.server import ServerSession
+from pgpooler.pooling.states import ClientState
+from pgpooler.pooling.traffic import REPLIES
+from pgpooler.protocol import messages
+from spec import phrases as say
+from spec.codec import Instance, encode
+from spec.events import Leased, Released, Said, Side
+from spec.messages import Sender
+from spec.scripts import named_scripts, scripts
+from tests.legal_server import LASTING, LegalServer, tagged, tags
+from tests.memory import MemoryPort, World, configure
+from tests.scripted import Client, Recording
+from tests.two_sides import TwoSides
+
+MOST_CLIENTS = 5
+ENDS_EVERYTHING = encode(say.COPY_FAIL) + encode(say.SYNC)
+"""What a client says that is not answered though it has sent its script: it ends a COPY, and a series without Sync."""
+
+
+def requests() -> st.SearchStrategy[list[Instance]]:
+    """What clients ask: any script, named statements, and now and then something that lasts."""
+    lasting = st.sampled_from(sorted(LASTING)).map(lambda text: [say.query(text)])
+    return scripts() | named_scripts() | lasting
+
+
+class TaggedClient(Client):
+    """A client with a tag, which sends its script in pieces of any size."""
+
+    def __init__(self, world: World, number: int, *, user: str, capacity: int | None, has_name: bool) -> None:
+        self.tag = b"c%d" % number
+        self.strange: list[bytes] = []  # what it got that bears another tag
+        self.rest = b""  # of its script, not sent yet
+        name = f"<{self.tag.decode()}>" if has_name else ""
+        super().__init__(world, name, user=user, capacity=capacity)
+
+    def receive(self, data: bytes) -> None:
+        before = len(self.received)
+        super().receive(data)
+        whole = [body for _, body in self.received[before:]]
+        self.strange += [piece for piece in (*whole, bytes(self.stream)) if tags(piece) - {self.tag}]
+
+    def send(self, most: int) -> None:
+        """Send the next piece of the script."""
+        piece, self.rest = self.rest[:most], self.rest[most:]
+        if piece:
+            self.say(piece)
+
+
+class WholeDataPlane(RuleBasedStateMachine):
+    mode = PoolMode.SESSION
+
+    @initialize(
+        pool_size=st.sampled_from((1, 2, 2, 3)),
+        wait=st.sampled_from((0.0, 20.0)),
+        query_timeout=st.sampled_from((0.0, 0.0, 5.0)),
+        server_capacity=st.sampled_from((None, None, 7, 200)),
+        reset=st.sampled_from((ResetPolicy.SMART, ResetPolicy.SMART, ResetPolicy.ALWAYS)),
+        on_session_state=st.sampled_from((SessionStatePolicy.PIN, SessionStatePolicy.ALLOW, SessionStatePolicy.ERROR)),
+    )
+    def begin(
+        self,
+        pool_size: int,
+        wait: float,
+        query_timeout: float,
+        server_capacity: int | None,
+        reset: ResetPolicy,
+        on_session_state: SessionStatePolicy,
+    ) -> None:
+        self.world = World(
+            configure(
+                pool_size=pool_size,
+                pool_mode=self.mode,
+                server_reset_query="always" if self.mode is PoolMode.SESSION else str(reset),
+                on_session_state=on_session_state,
+                max_pinned=100,
+                query_wait_timeout=wait,
+                query_timeout=query_timeout,
+            )
+        )
+        self.world.server_capacity = server_capacity
+        self.world.serve = self.serve
+        self.world.on_cancel = self.canceled
+        self.patch = pytest.MonkeyPatch()
+        self.sides = TwoSides(self.world, self.patch)
+        self.clients: list[TaggedClient] = []
+        self.servers: list[LegalServer] = []
+        self.holders: dict[int, int] = {}  # server -> client, as of the events that were looked at
+        self.looked_at = 0
+        self.break_something()
+        self.connect("alice", None, has_name=False, count=2)
+
+    def break_something(self) -> None:
+        """Nothing: only the tests of this test have a pooler with a bug."""
+
+    def serve(self, port: MemoryPort, pool: object) -> LegalServer:
+        self.servers.append(LegalServer(port, len(self.servers) + 1))
+        return self.servers[-1]
+
+    def canceled(self, server: object) -> None:
+        number = getattr(server, "process_id", 0)
+        self.servers[number - 1].canceled = True
+
+    # -- clients -------------------------------------------------------------------------------------------------------
+
+    @property
+    def present(self) -> list[TaggedClient]:
+        return [client for client in self.clients if not client.over]
+
+    @property
+    def asking(self) -> list[TaggedClient]:
+        return [client for client in self.present if client.logged_in]
+
+    def one(self, data: st.DataObject, clients: list[TaggedClient]) -> TaggedClient:
+        return data.draw(st.sampled_from(clients), "client")
+
+    @precondition(lambda self: len(self.present) < MOST_CLIENTS)
+    @rule(
+        user=st.sampled_from(("alice", "alice", "bob")),
+        capacity=st.sampled_from((None, None, 1, 40)),
+        has_name=st.booleans(),
+        count=st.integers(1, 3),
+    )
+    def connect(self, user: str, capacity: int | None, *, has_name: bool, count: int) -> None:
+        for _ in range(count):
+            number = len(self.clients) + 1
+            self.clients.append(TaggedClient(self.world, number, user=user, capacity=capacity, has_name=has_name))
+        self.world.settle()
+
+    @precondition(lambda self: self.asking)
+    @rule(
+        data=st.data(),
+        request=requests(),
+        most=st.sampled_from((1 << 16, 1 << 16, 100, 7)),
+        count=st.sampled_from((0, 0, 4, 16)),
+    )
+    def ask(self, data: st.DataObject, request: list[Instance], most: int, count: int) -> None:
+        client = self.one(data, self.asking)
+        client.rest += b"".join(encode(tagged(instance, client.tag)) for instance in request)
+        client.send(most)
+        if count:
+            self.world.settle()
+            self.let_servers_speak(data, count)
+            self.world.settle()
+
+    @precondition(lambda self: any(client.rest for client in self.asking))
+    @rule(data=st.data(), most=st.sampled_from((1 << 16, 50, 1)))
+    def send_more(self, data: st.DataObject, most: int) -> None:
+        self.one(data, [client for client in self.asking if client.rest]).send(most)
+
+    @precondition(lambda self: self.asking)
+    @rule(data=st.data(), how=st.sampled_from((Client.terminate, Client.leave, Client.break_off)))
+    def go(self, data: st.DataObject, how: Callable[[Client], None]) -> None:
+        client = self.one(data, self.asking)
+        if how is Client.terminate:
+            client.send(1 << 20)
+        how(client)
+
+    @precondition(lambda self: self.asking)
+    @rule(data=st.data(), right=st.sampled_from((True, True, False)))
+    def cancel(self, data: st.DataObject, right: bool) -> None:
+        busy = [client for client in self.asking if client.session.server is not None]  # type: ignore[union-attr]
+        client = self.one(data, [*busy, *busy, *self.asking])
+        Recording(port := self.world.accept())
+        port.say(messages.cancel_request(client.process_id, client.cancel_key if right else b"no!!"))
+
+    @precondition(lambda self: self.clients)
+    @rule(data=st.data(), stalled=st.booleans())
+    def stall(self, data: st.DataObject, stalled: bool) -> None:
+        data.draw(st.sampled_from([*self.clients, *self.servers]), "peer").stalled = stalled
+
+    # -- servers -------------------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> list[LegalServer]:
+        return [server for server in self.servers if not server.over]
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data(), count=st.integers(1, 10), settles=st.booleans())
+    def speak(self, data: st.DataObject, count: int, settles: bool) -> None:
+        self.let_servers_speak(data, count)
+        if settles:
+            self.world.settle()
+
+    def let_servers_speak(self, data: st.DataObject, count: int) -> None:
+        """The servers say a few messages each."""
+        for server in self.alive:
+            for _ in range(count):
+                if not server.speak(data.draw):
+                    break
+
+    @precondition(lambda self: self.alive and self.asking)
+    @rule(data=st.data(), part=st.sampled_from((None, 0, 1, 4, 6, 11)))
+    def end_server(self, data: st.DataObject, part: int | None) -> None:
+        server = data.draw(st.sampled_from(self.alive), "server")
+        server.draw = data.draw
+        server.end() if part is None else server.crash(part)
+
+    @rule(hold_opens=st.sampled_from((False, False, True)), hold_cancels=st.booleans())
+    def hold(self, hold_opens: bool, hold_cancels: bool) -> None:
+        self.world.hold_opens, self.world.hold_cancels = hold_opens, hold_cancels
+
+    @precondition(lambda self: self.world.opening)
+    @rule(succeeds=st.booleans())
+    def answer_open(self, succeeds: bool) -> None:
+        self.world.answer_open(error=None if succeeds else ServerUnavailable("cannot be reached"))
+
+    @precondition(lambda self: self.world.cancels)
+    @rule(orderly=st.booleans())
+    def answer_cancel(self, orderly: bool) -> None:
+        self.world.answer_cancel(orderly=orderly)
+
+    # -- time and steps ------------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from((0.11, 6.0, 61.0)))
+    def pass_time(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+
+    @rule(data=st.data(), chunk=st.sampled_from((1, 6, 50, 1 << 16)), count=st.integers(1, 12))
+    def some_steps(self, data: st.DataObject, chunk: int, count: int) -> None:
+        self.world.chunk = chunk
+        choose = data.draw(st.randoms(use_true_random=False), "order")
+        for _ in range(count):
+            choose.choice(list(self.world.steps()))()
+            self.look()
+
+    @rule(chunk=st.sampled_from((1, 6, 1 << 16)))
+    def settle(self, chunk: int) -> None:
+        self.world.chunk = chunk
+        self.world.settle()
+
+    # -- what must hold ------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def look(self) -> None:
+        self.world.check_limits()
+        for event, violation in self.sides.violations:
+            raise AssertionError((violation.rule.name, violation.message, self.sides.history(event)[-20:]))
+        for server in self.servers:
+            assert not server.complaints, server.complaints
+        for client in self.clients:
+            assert not client.strange, (client.tag, client.strange)
+        self.nobody_sends_what_is_not_theirs()
+
+    def nobody_sends_what_is_not_theirs(self) -> None:
+        """What passes the pooler bears no tag but that of the client on whose connection, or in whose lease, it is."""
+        owners = {client.session.number: client.tag for client in self.clients}  # type: ignore[union-attr]
+        for event in self.sides.events[self.looked_at :]:
+            if isinstance(event, Leased):
+                self.holders[event.server] = event.client
+            elif isinstance(event, Released):
+                self.holders.pop(event.server, None)
+            elif isinstance(event, Said) and (event.side is Side.CLIENT or event.instance.sender is Sender.FRONTEND):
+                client = event.connection if event.side is Side.CLIENT else self.holders.get(event.connection, 0)
+                strange = tags(event.data) - {owners.get(client, b"")}
+                assert not strange, (
+                    strange,
+                    event,
+                    [
+                        str(e)[:150]
+                        for e in self.sides.events
+                        if getattr(e, "connection", getattr(e, "client", 0)) in (6, 5) and "backend" not in str(e)
+                    ],
+                )
+        self.looked_at = len(self.sides.events)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        try:
+            self.let_everything_finish()
+        finally:
+            self.patch.undo()
+
+    def let_everything_finish(self) -> None:
+        world = self.world
+        world.hold_opens = world.hold_cancels = False
+        world.chunk = 1 << 16
+        for peer in (*self.clients, *self.servers):
+            peer.stalled = False
+        self.everybody_is_answered()
+        world.pass_time(100)
+        self.rest()
+        for server in self.alive:
+            server.end()
+        world.pass_time(100)
+        self.look()
+        assert set(world.counts().values()) == {0}, world.counts()
+        assert world.ports == []
+        assert (world.opening, world.cancels, world.computations, world.deadlines.next()) == ([], [], [], 0.0)
+
+    def rest(self, *, are_waited_for: bool = False) -> None:
+        """Let the servers answer everything, in the plainest way; a COPY is waited for, unless they are."""
+        for _ in range(2_000):
+            self.world.settle()
+            if sum(server.speak(None, is_waited_for=are_waited_for) for server in self.servers) == 0:
+                return
+        raise AssertionError("the servers never come to an end")
+
+    def everybody_is_answered(self) -> None:
+        """Every client sends the rest of its script, gets all its replies, and leaves."""
+        patience = dict.fromkeys(self.clients, 3)
+        idle_rounds = 0
+        while self.present:
+            for client in self.present:
+                client.send(1 << 20)
+            self.rest()
+            self.look()
+            for client in self.present:
+                if self.is_answered(client):
+                    client.terminate()
+                    idle_rounds = 0
+                elif client.session.server is not None:  # type: ignore[union-attr]
+                    client.say(ENDS_EVERYTHING)
+                    patience[client] -= 1
+                    idle_rounds = 0
+                    assert patience[client] >= 0, f"not answered: {client.session} {self.owed(client)}"
+            assert idle_rounds < 3, f"nobody gets a turn: {self.world.pools}"
+            idle_rounds += 1
+            self.rest(are_waited_for=True)
+            self.world.pass_time(6)
+
+    def owed(self, client: TaggedClient) -> tuple[str, ...]:
+        return self.sides.judge.clients[client.session.number].judge.owed  # type: ignore[union-attr]
+
+    def is_answered(self, client: TaggedClient) -> bool:
+        known = self.sides.judge.clients.get(client.session.number)  # type: ignore[union-attr]
+        return client.logged_in and known is not None and known.judge.idle
+
+
+class WholeTransactionMode(WholeDataPlane):
+    mode = PoolMode.TRANSACTION
+
+
+class WholeStatementMode(WholeDataPlane):
+    mode = PoolMode.STATEMENT
+
+
+TestSessionMode = WholeDataPlane.TestCase
+TestTransactionMode = WholeTransactionMode.TestCase
+TestStatementMode = WholeStatementMode.TestCase
+TestSessionMode.settings = settings(deadline=None, stateful_step_count=25)
+TestTransactionMode.settings = TestStatementMode.settings = TestSessionMode.settings
+
+
+# -- that it notices bugs ----------------------------------------------------------------------------------------------
+
+
+def released_too_early(machine: WholeDataPlane) -> None:
+    """One ReadyForQuery answers everything."""
+    ready = Owed.ready
+
+    def hasty(owed: Owed) -> bool:
+        found = ready(owed)
+        owed.requests.clear()
+        return found
+
+    machine.patch.setattr(Owed, "ready", hasty)
+
+
+def to_the_previous_client(machine: WholeDataPlane) -> None:
+    """What is said in a lease goes to the client of the one before, while that is there."""
+    begin, relay = Lease.begin, Lease.relay
+    holders: dict[Lease, list[ClientSession]] = {}
+
+    def noted(lease: Lease, client: ClientSession) -> None:
+        holders.setdefault(lease, []).append(client)
+        begin(lease, client)
+
+    def misled(lease: Lease, client: ClientSession, now: float) -> None:
+        previous = [one for one in holders[lease] if one is not client and one.state == ClientState.IDLE]
+        server = lease._server
+        if previous:
+            server.client = previous[-1]
+            lease.pass_on_run()
+            server.framer.run(REPLIES)
+            lease.pass_on_run()
+            server.client = client
+        relay(lease, client, now)
+
+    machine.patch.setattr(Lease, "begin", noted)
+    machine.patch.setattr(Lease, "relay", misled)
+
+
+def without_a_row(machine: WholeDataPlane) -> None:
+    """Of what goes to a client in one stretch the first whole DataRow is lost."""
+    write = MemoryPort.write
+
+    def lossy(port: MemoryPort, buffer: bytearray | bytes, start: int, stop: int) -> bool:
+        place = start
+        while isinstance(port.session, ClientSession) and place + 5 <= stop:
+            end = place + 1 + int.from_bytes(buffer[place + 1 : place + 5], "big")
+            if buffer[place : place + 1] == b"D" and end <= stop:
+                left = bytes(buffer[start:place] + buffer[end:stop])
+                return write(port, left, 0, len(left))
+            place = end
+        return write(port, buffer, start, stop)
+
+    machine.patch.setattr(MemoryPort, "write", lossy)
+
+
+def canceling_another(machine: WholeDataPlane) -> None:
+    """A cancel request goes to a server connection of the pool that somebody else holds."""
+    cancel = machine.world.cancel
+
+    def astray(server: ServerSession, settled: Callable[[bool, float], None]) -> None:
+        others = [other for other in server.pool.busy if other is not server and other.client is not None]
+        cancel(others[0] if others else server, settled)
+
+    machine.patch.setattr(machine.world, "cancel", astray)
+
+
+def without_deallocating(machine: WholeDataPlane) -> None:
+    """Named statements stay on the server connection when its client gives it back."""
+    statement = Cleaning._reset_statement
+    machine.patch.setattr(
+        Cleaning, "_reset_statement", lambda cleaning: statement(cleaning).replace("; DEALLOCATE ALL", "")
+    )
+
+
+def forgetting_who_waits(machine: WholeDataPlane) -> None:
+    """A server connection that comes back is not handed on."""
+    take_back = Pool._take_back
+
+    def forgetful(pool: Pool, server: ServerSession, now: float, probed: bool) -> None:
+        pool.waiters.clear()
+        take_back(pool, server, now, probed)
+
+    machine.patch.setattr(Pool, "_take_back", forgetful)
+
+
+BUGS = (
+    released_too_early,
+    to_the_previous_client,
+    without_a_row,
+    forgetting_who_waits,
+)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
+def test_a_planted_bug_is_noticed(bug: Callable[[WholeDataPlane], None]) -> None:
+    class Broken(WholeTransactionMode):
+        def break_something(self) -> None:
+            bug(self)
+
+    enough = settings(
+        max_examples=300,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        stateful_step_count=25,
+        report_multiple_bugs=False,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Broken, settings=enough)
+
+
+@pytest.fixture
+def machine() -> Iterator[WholeDataPlane]:
+    """Two clients and two server connections in transaction mode."""
+    machine = WholeTransactionMode()
+    machine.begin(
+        pool_size=2,
+        wait=0.0,
+        query_timeout=0.0,
+        server_capacity=None,
+        reset=ResetPolicy.SMART,
+        on_session_state=SessionStatePolicy.PIN,
+    )
+    yield machine
+    machine.patch.undo()
+
+
+def ask(client: TaggedClient, *requests: Instance) -> None:
+    client.say(b"".join(encode(tagged(request, client.tag)) for request in requests))
+    client.world.settle()
+
+
+def test_a_statement_left_behind_by_another_client_is_noticed(machine: WholeDataPlane) -> None:
+    without_deallocating(machine)
+    preparing, using = machine.clients
+    ask(preparing, say.parse(b"SELECT 1", b"s"), say.SYNC)
+    machine.rest()
+    machine.look()
+    ask(using, say.bind(statement=b"s"), say.describe_portal(), say.SYNC)
+    machine.rest()
+    assert [violation.rule.name for _, violation in machine.sides.violations] == ["statements"]
+    assert tags(using.strange[0]) == {preparing.tag}
+
+
+def test_a_cancel_request_that_goes_to_another_client_s_server_is_noticed(machine: WholeDataPlane) -> None:
+    canceling_another(machine)
+    first, second = machine.clients
+    ask(first, say.query(b"SELECT 1"))
+    ask(second, say.query(b"SELECT 1"))
+    machine.look()
+    Recording(port := machine.world.accept())
+    port.say(messages.cancel_request(first.process_id, first.cancel_key))
+    machine.world.settle()
+    assert [violation.rule.name for _, violation in machine.sides.violations] == ["cancel"]
