@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgpooler.config.model import ResetPolicy
+from pgpooler.config.routing import DISCARD_ALL
 from pgpooler.pooling import evidence
 from pgpooler.pooling.parameters import NONE_SET
 from pgpooler.protocol import codes, messages
@@ -83,8 +84,9 @@ class Cleaning:
             self._reset = True
             server.ask(statement)
         else:
-            if self._reset:
+            if self._reset and server.pool.route.reset_statement == DISCARD_ALL:
                 server.settings = NONE_SET
+            if self._reset:
                 server.lease.session_state.cleaned()
             server.cleaned(now)
 

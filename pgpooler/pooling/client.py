@@ -180,8 +180,11 @@ class ClientSession(Session):
         elif server.state == ServerState.REFUSING:
             if not server.cancels:  # one under way could hit the ROLLBACK
                 server.ask("ROLLBACK")  # now that no message of the client is half sent
-        elif self.mode is PoolMode.SESSION or server.state != ServerState.ACTIVE or not server.releasable:
+        elif self.mode is PoolMode.SESSION or server.state != ServerState.ACTIVE:
             return
+        elif not server.releasable:
+            if server.owed.doubt:
+                server.lease.resolve_doubt(now)
         elif server.lease.session_state.unknown:
             if not server.cancels:
                 server.ask_for_session_state(now)

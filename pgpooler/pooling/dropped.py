@@ -10,32 +10,27 @@ ALL = b"all"
 class Dropped:
     """What one such statement closes: it counts as closed for what follows, until an error says that it was not run."""
 
-    __slots__ = ("_client", "_had", "_name", "_server", "batch", "named")
+    __slots__ = ("_client", "_had", "_server", "_strays", "batch", "named")
 
     def __init__(self, batch: int, client: ClientStatements, server: ServerStatements, name: bytes) -> None:
         self.batch = batch
-        self._name = name
         self._client = client
         self._server = server
         every = name == ALL
         self.named = {known: one for known, one in client.named.items() if every or known == name}
         self._had: list[Statement] = list(server.named) if every else []
+        self._strays = set(server.strays) if every else server.strays & {name}
         for known in self.named:
             client.remove(known)
+        server.strays -= self._strays
         if every:
             server.named.clear()
-
-    def done(self) -> None:
-        """They are closed: so are those of which the server knew by the client's own names."""
-        if self._name == ALL:
-            self._server.strays.clear()
-        else:
-            self._server.strays.discard(self._name)
 
     def undo(self) -> None:
         """They are not closed."""
         for name, statement in self.named.items():
             if name not in self._client.named:
                 self._client.add(name, statement)
+        self._server.strays |= self._strays
         for statement in self._had:
             self._server.named.setdefault(statement, None)

@@ -10,7 +10,7 @@ from struct import error, unpack_from
 from typing import TYPE_CHECKING
 
 from pgpooler.errors import ProtocolViolation
-from pgpooler.pooling.statements import SOMEBODYS, ClientStatements, ServerStatements, Statement
+from pgpooler.pooling.statements import ClientStatements, ServerStatements, Statement
 from pgpooler.protocol import codes
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ SHAPE = 10  # bytes between them: type, size and modifier
 class Expected:
     """A reply of this type that is to come; by itself it changes nothing."""
 
-    __slots__ = ("batch", "fate", "kind")
+    __slots__ = ("batch", "fate", "first", "kind")
 
     def __init__(self, kind: int, fate: int) -> None:
         self.kind = kind
         self.fate = fate
+        self.first = False  # of those that an error undoes
         self.batch = 0  # which of the requests that end in ReadyForQuery it belongs to
 
     def come(self) -> None:
@@ -82,10 +83,11 @@ class OfStray(Expected):
 class OfUnnamed(Expected):
     """The unnamed statement is prepared or closed, for the client (`client` given) or for ourselves.
 
-    `alone`: an error before this reply can only be its own, because nothing else is unanswered.
+    `alone`: nothing else stands between the expected reply before this one and this one, so that an error between the
+    two can only be its own.
     """
 
-    __slots__ = ("_alone", "_before", "_client", "_here", "_server", "_statement")
+    __slots__ = ("_alone", "_changes")
 
     def __init__(
         self,
@@ -97,30 +99,23 @@ class OfUnnamed(Expected):
         alone: bool = False,
     ) -> None:
         super().__init__(kind, DROP if client is None else GOES_ON)
-        self._server = server
-        self._client = client
-        self._statement = statement
-        self._before = client.unnamed if client is not None else None
-        self._here = server.unnamed is self._before  # the server has what the client had
         self._alone = alone and kind == codes.PARSE_COMPLETE
-        server.unnamed = statement
+        self._changes = [server.change(statement)]
         if client is not None:
-            client.unnamed = statement
+            self._changes.append(client.change(statement))
+
+    def come(self) -> None:
+        """It is so."""
+        for change in self._changes:
+            change.done()
 
     def undo(self) -> None:
         """A Parse that fails has closed the one before; one that is skipped has not.
 
-        Where it may have been either, the server that had it decides.  What a later batch has done already stands.
+        Where it may have been either, the one before counts: if the server had it, the server knows better.
         """
-        client, server, before = self._client, self._server, self._before
-        if self._alone:
-            before = None
-        elif before is not None and self.kind == codes.PARSE_COMPLETE:
-            before = before.copy()
-        if server.unnamed is self._statement:
-            server.unnamed = before if self._here else SOMEBODYS
-        if client is not None and client.unnamed is self._statement:
-            client.unnamed = before
+        for change in self._changes:
+            change.undo(closed=self._alone and self.first)
 
 
 class OfUnkept(Expected):
@@ -166,21 +161,26 @@ class OfClientParse(Expected):
 
 
 class OfClientClose(Expected):
-    """The client has closed a named statement, if it had one of that name."""
+    """The client has closed a named statement, if it had one of that name; and so it has on the server, if that did."""
 
-    __slots__ = ("_client", "_name", "_statement")
+    __slots__ = ("_client", "_name", "_server", "_statement", "_stray")
 
-    def __init__(self, client: ClientStatements, name: bytes) -> None:
+    def __init__(self, client: ClientStatements, name: bytes, server: ServerStatements) -> None:
         super().__init__(codes.CLOSE_COMPLETE, GOES_ON)
         self._client = client
         self._name = name
+        self._server = server
         self._statement = client.named.get(name)
+        self._stray = name in server.strays
         client.remove(name)
+        server.strays.discard(name)
 
     def undo(self) -> None:
         """It is still there."""
         if self._statement is not None:
             self._client.add(self._name, self._statement)
+        if self._stray:
+            self._server.strays.add(self._name)
 
 
 class OfDescribe(Expected):

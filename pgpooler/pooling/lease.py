@@ -21,6 +21,7 @@ from pgpooler.pooling.session_state import UNREAD, SessionState
 from pgpooler.pooling.statements import PREFIX
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import (
+    ENDS,
     PREPARED,
     PREPARING,
     REPLIES,
@@ -47,6 +48,9 @@ class Lease:
 
     __slots__ = (
         "_blocks",
+        "_last",
+        "_mark",
+        "_marks",
         "_pooled",
         "_server",
         "_tags",
@@ -65,6 +69,9 @@ class Lease:
         self._server = server
         self._blocks: BlockGuard | None = None  # in statement mode
         self._pooled = False  # the lease may end before the session does
+        self._last = 0  # the type of the request that was sent last
+        self._marks = 0  # columns of ours ever asked for, to know where replies end
+        self._mark = b""  # the one that was asked for and has not come
         self._tags = False  # the tags of CommandComplete are looked at
         self._written = bytearray()  # what the server gets before the rest of the run
         self.session_state = SessionState(server)
@@ -91,6 +98,7 @@ class Lease:
         """The client is gone, or has given the connection back."""
         self._blocks = None
         self._written.clear()
+        self._mark = b""
         self.refusals.clear()
         self.overdue = self.flush_due = self._unflushed = False
         self.preparing.end()
@@ -209,11 +217,39 @@ class Lease:
         return bool(unknown)
 
     def _note_request(self, kind: int) -> None:
+        self._last = kind
         self._server.owed.sent(kind)
         if kind == codes.FLUSH:
             self.flush_due, self._unflushed = self._unflushed and not self._server.owed.skipping, False
         elif kind in EXTENDED:
             self._unflushed = True
+
+    def resolve_doubt(self, now: float) -> None:
+        """Find out where the replies end, if the client has said all that it began: ask for a column of our own.
+
+        What comes before it answers the client.  Whether a COPY ate a Sync cannot be told otherwise.
+        """
+        server, client = self._server, self._server.client
+        at_rest = self._last in ENDS and not server.owed.copy_in and not server.owed.skipping
+        if client is not None and at_rest and not self._mark and server.status == codes.IDLE and not server.cancels:
+            self._marks += 1
+            self._mark = b"pgpooler_mark_%d" % self._marks
+            client.hold()
+            server.port.write_all(messages.query(f"SELECT 1 AS {self._mark.decode()}"))
+
+    def _is_mark(self, kind: int) -> bool:
+        """Say whether the column of ours has come: the client has every reply, and the rest is for us."""
+        server = self._server
+        framer = server.framer
+        if not self._mark or kind != codes.ROW_DESCRIPTION or self._mark not in framer.body():
+            return False
+        self._mark = b""
+        self.pass_on_run()
+        framer.drop()
+        server.owed.settle()
+        self.preparing.lost()
+        server.find_end()
+        return True
 
     def insert(self, message: bytes, kind: int) -> None:
         """Send a message of our own in front of the request that is being looked at."""
@@ -239,7 +275,7 @@ class Lease:
         open COPY is for the server to judge: held back, it would wait for the end of the COPY.
         """
         server = self._server
-        if server.state in OURS or self.preparing.awaited is not None:
+        if server.state in OURS or self.preparing.awaited is not None or self._mark:
             return True
         if kind in VOID or server.owed.copy_in:
             return False
@@ -334,7 +370,7 @@ class Lease:
     @property
     def _watched(self) -> bytes:
         """The table of the messages of the server that are looked at now."""
-        if self.preparing.watches:
+        if self._mark or self.preparing.watches:
             return PREPARING
         return REPLIES_AND_TAGS if self._tags else REPLIES
 
@@ -350,7 +386,7 @@ class Lease:
         elif kind == codes.PARAMETER_STATUS:
             return self._takes_parameter(client)
         elif kind in PREPARED:
-            return self._takes_reply(kind)
+            return self._is_mark(kind) or self._takes_reply(kind)
         elif kind == codes.ERROR_RESPONSE and (self._pooled or self.refusals):
             return self._replace_error(client)
         if self._blocks is not None and self._blocks.takes(kind, now):
@@ -374,8 +410,8 @@ class Lease:
         Where more is under way already that cannot be; then the client is told what is in force.
         """
         server = self._server
-        self.session_state.restoring = False
         nothing_lost = client.startup_settings is NONE_SET or bool(server.unshared)
+        self.session_state.restoring = bool(server.owed.requests) and not nothing_lost
         self.pass_on_run()
         if nothing_lost or server.owed.requests or server.status == codes.FAILED:
             client.tell(server.parameters)

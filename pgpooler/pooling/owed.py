@@ -115,9 +115,11 @@ class Owed:
             kind = requests.popleft()
             if kind == END_OF_COPY:
                 self.copy_in = False
-                if requests and requests[0] != SYNC and kept[0] == BATCH:
+                if kept[0] == BATCH and self._batch_goes_on():
                     self.doubt = "a batch went on behind the end of a COPY that may have begun only there"
                 break
+            if kind == BATCH:
+                continue  # the same batch: this COPY may be of what came behind the end of another
             if kind == SYNC:
                 self.swallowed += 1
                 self.answered += 1
@@ -126,6 +128,23 @@ class Owed:
                 kept.append(kind)
         kept.extend(requests)
         self.requests = kept
+
+    def _batch_goes_on(self) -> bool:
+        """The batch goes on behind the last end of a COPY in it: the COPY may begin there, and swallow the Sync."""
+        last = 0
+        for kind in self.requests:
+            if kind == SYNC:
+                break
+            last = kind
+        return last == BATCH
+
+    def settle(self) -> None:
+        """Everything that was asked has been answered: there is no doubt any more."""
+        self.requests.clear()
+        self.copy_in = self.skipping = False
+        self.swallowed = 0
+        self.doubt = ""
+        self.answered = self.asked
 
     def error(self) -> None:
         """The server reported an error: a batch is void up to the next Sync, a Query keeps its ReadyForQuery."""

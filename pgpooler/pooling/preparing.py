@@ -104,16 +104,19 @@ class Preparing:
 
     def end(self) -> None:
         """The lease is over.  If replies are still to come, nobody knows any more what the server has."""
-        statements = self._server.statements
-        if self._expected:
-            statements.lost = True
-            statements.clear()
+        self.lost()
         if self._client is not None and UNNAMED in self.keeps:
             self._client.statements.unnamed = None
         self._client = None
-        self._expected.clear()
         self.keeps.clear()
         self.awaited = self._unbound = self._misshapen = self._apart = self._failed_apart = None
+
+    def lost(self) -> None:
+        """Nobody knows which replies have come: nor, then, what the server has."""
+        if self._expected:
+            self._server.statements.lost = True
+            self._server.statements.clear()
+            self._expected.clear()
         self.settled()
 
     def settled(self) -> None:
@@ -146,7 +149,9 @@ class Preparing:
         if kind == codes.PARSE:
             return self._parse(client)
         if kind == codes.BIND:
-            return self._bind(client)
+            fate = self._bind(client)
+            self._alone = False
+            return fate
         return self._describe_or_close(client, kind)
 
     def _parse(self, client: ClientSession) -> int:
@@ -187,7 +192,7 @@ class Preparing:
     def sync(self) -> None:
         """A Sync follows: an unnamed statement that was not used may be bound later, on a server that reads it anew."""
         statement, self._unbound = self._unbound, None
-        if statement is not None and not self._server.owed.skipping:
+        if statement is not None and self._server.statements.has(statement) and not self._server.owed.skipping:
             self._describe(statement)
 
     def _parse_named(self, client: ClientSession, name: bytes, body: bytes, left: int) -> int:
@@ -247,7 +252,6 @@ class Preparing:
         self._bound.append(statement)
         if statement is self._unbound:
             self._unbound = None
-        self._alone = False
         if not statement.name:
             return PASS
         self._server.statements.named.move_to_end(statement)
@@ -262,6 +266,8 @@ class Preparing:
         if body[:1] != b"S" or not body.endswith(b"\0"):
             if kind == codes.CLOSE and body[:1] == b"P":
                 self._expect(Expected(codes.CLOSE_COMPLETE, GOES_ON))
+            else:
+                self._alone = False
             return PASS
         name = body[1:-1][:LONGEST_NAME]
         if kind == codes.CLOSE:
@@ -269,6 +275,7 @@ class Preparing:
         statement = self._statement(client, name)
         fate = self._make_ready(client, name, statement)
         if fate != PASS or statement is None:
+            self._alone = False
             return self._under_own_name(b"S", body[1:-1]) if fate == PASS else fate
         if statement is self._unbound:
             self._unbound = None
@@ -283,8 +290,7 @@ class Preparing:
             return HOLD
         self.keeps.discard(name)
         if name:
-            self._server.statements.strays.discard(name)
-            self._expect(OfClientClose(client.statements, name), name)
+            self._expect(OfClientClose(client.statements, name, self._server.statements), name)
             return self._under_own_name(b"S", said)
         self._expect(OfUnnamed(codes.CLOSE_COMPLETE, self._server.statements, None, client=client.statements), UNNAMED)
         return PASS
@@ -384,7 +390,10 @@ class Preparing:
         statements = self._server.statements
         limit = self._server.pool.route.max_prepared_statements
         while 0 < limit <= len(statements.named):
-            self._forget(next(iter(statements.named)))
+            oldest = next((known for known in statements.named if not self._unsettled(known)), None)
+            if oldest is None:
+                return  # of none it is certain that it is there; the next time there is more to choose from
+            self._forget(oldest)
 
     def _forget(self, statement: Statement) -> None:
         """Let the server close a statement."""
@@ -398,13 +407,13 @@ class Preparing:
     def _make_stray(self, client: ClientSession, name: bytes) -> None:
         """Let the server know a client's statement by the client's own name."""
         statements = self._server.statements
-        if name not in statements.strays and not name.startswith(PREFIX):
+        if name not in statements.strays and not name.startswith(self._server.pool.statements.prefix):
             self._lease.insert(client.statements.named[name].parse(name), codes.PARSE)
-            self._expect(OfStray(statements, name))
+            self._expect(OfStray(statements, name), name)
 
     def _under_own_name(self, before: bytes, name: bytes) -> int:
         """Pass on a name that the client uses for no statement of the protocol, unless it could be one of ours."""
-        own = own_name(name)
+        own = own_name(name, self._server.pool.statements.prefix)
         if own == name:
             return PASS
         self._lease.replace_head(before + own + b"\0", len(before) + len(name) + 1)
@@ -470,7 +479,7 @@ class Preparing:
         if tag != DEALLOCATE and tag not in DEALLOCATE_ALL:
             return
         if self._dropped:
-            self._dropped.popleft().done()
+            self._dropped.popleft()
         elif self._client is not None and tag != DEALLOCATE:
             self._client.statements.clear()
             self._server.statements.clear()
@@ -487,6 +496,7 @@ class Preparing:
         if kind not in (codes.PARSE_COMPLETE, codes.CLOSE_COMPLETE, codes.PARAMETER_DESCRIPTION):
             return GOES_ON
         expected = self._expected.popleft()
+        expected.come()
         if isinstance(expected, OfDescribe):
             expected.types(body)
             self._described = expected
@@ -525,6 +535,8 @@ class Preparing:
         undone = []
         while self._expected and self._expected[0].batch <= batch:
             undone.append(self._expected.popleft())
+        if undone:
+            undone[0].first = True
         for expected in reversed(undone):
             expected.undo()
         dropped = []

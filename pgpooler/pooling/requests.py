@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pgpooler.pooling.statements import PREFIX
 from pgpooler.protocol.framer import Framer
 
 PASS, WAIT, HOLD, REFUSE, REWRITTEN, DROPPED, APART = range(7)
@@ -28,6 +27,6 @@ def read_names(framer: Framer, skip: int, count: int) -> list[bytes] | None:
     return names
 
 
-def own_name(name: bytes) -> bytes:
-    """Make a client's name for something that is not ours one that none of ours can be."""
-    return b"none of " + name if name.startswith(PREFIX) else name
+def own_name(name: bytes, ours: bytes) -> bytes:
+    """Make a client's name for something that is not ours one that none of ours can be, which begin with `ours`."""
+    return b"none of " + name if name.startswith(ours) else name

@@ -43,7 +43,7 @@ STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parame
 PROBE_TIMEOUT = 10.0
 
 LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED, REFUSING, ASKING = ServerState
-MAKING_KNOWN, PREPARING_APART = "names of statements", "a statement under its settings"
+MAKING_KNOWN, PREPARING_APART, MARKING = "names of statements", "a statement under its settings", "the end of replies"
 """What is asked of a server in extended messages of ours."""
 WATCHED = {
     ASKING: REPLIES_AND_ROWS,
@@ -214,6 +214,14 @@ class ServerSession(Session):
         """Run a statement of ours after the client's, before the client hears that the server is ready."""
         self.restoring = True
         self.prepare(statement, now)
+
+    def find_end(self) -> None:
+        """The statement of ours that marks the end of the client's replies is being answered; then it goes on."""
+        self.asked = MARKING
+        self.error = None
+        self.state = STARTING
+        self.becoming = self.settings
+        self.owed.sent(codes.QUERY)
 
     def _prepare_batch(self, asked: str, batch: bytes, now: float) -> None:
         self.becoming = self.settings

@@ -50,10 +50,6 @@ class Statement:
         """What it says."""
         return self.body.partition(b"\0")[0]
 
-    def copy(self) -> Statement:
-        """Return another one that says the same."""
-        return Statement(self.name, self.again, self.digest, self.left)
-
     def parse(self, name: bytes) -> bytes:
         """Make the Parse that prepares it under a name."""
         return messages.message(codes.PARSE, name + b"\0" + self.again)
@@ -65,11 +61,11 @@ class SharedStatements:
     Their names cannot be guessed: SQL may say EXECUTE and DEALLOCATE, and is not to meet them by chance.
     """
 
-    __slots__ = ("_known", "_made", "_prefix")
+    __slots__ = ("_known", "_made", "prefix")
 
     def __init__(self) -> None:
         self._made = 0
-        self._prefix = PREFIX + secrets.token_hex(4).encode()
+        self.prefix = PREFIX + secrets.token_hex(4).encode()
         self._known: WeakValueDictionary[tuple[Digest, bytes], Statement] = WeakValueDictionary()
 
     def __len__(self) -> int:
@@ -80,7 +76,7 @@ class SharedStatements:
         found = self._known.get((digest, body)) if digest is not None else None
         if found is None:
             self._made += 1
-            found = Statement(b"%b_%d" % (self._prefix, self._made), body, digest, left)
+            found = Statement(b"%b_%d" % (self.prefix, self._made), body, digest, left)
             if digest is not None:
                 self._known[digest, body] = found
         return found
@@ -91,14 +87,62 @@ class SharedStatements:
             del self._known[statement.digest, statement.body]
 
 
-class ClientStatements:
-    """The statements of one client, by its names for them; the unnamed one apart."""
+class Change:
+    """A change of an unnamed statement.  Until it is certain, what was `before` is known too, should it not happen."""
 
-    __slots__ = ("named", "size", "unnamed")
+    __slots__ = ("before", "never", "statement")
+
+    def __init__(self, statement: Statement | None, before: Change | None = None) -> None:
+        self.statement = statement
+        self.before = before
+        self.never = False
+
+    def done(self) -> None:
+        """It is certain."""
+        self.before = None
+
+    def undo(self, *, closed: bool) -> None:
+        """It does not happen; `closed`: but what was before is gone all the same."""
+        self.never = True
+        if closed:
+            self.before = None
+
+
+class HasUnnamed:
+    """A client or a server, and its unnamed statement."""
+
+    __slots__ = ("_change",)
 
     def __init__(self) -> None:
+        self._change = Change(None)
+
+    @property
+    def unnamed(self) -> Statement | None:
+        """The unnamed statement, as far as it is known."""
+        change: Change | None = self._change
+        while change is not None and change.never:
+            change = change.before
+        self._change = change or Change(None)
+        return self._change.statement
+
+    @unnamed.setter
+    def unnamed(self, statement: Statement | None) -> None:
+        self._change = Change(statement)
+
+    def change(self, statement: Statement | None) -> Change:
+        """Let it be another one, or none, unless an error comes."""
+        self._change = Change(statement, self._change)
+        return self._change
+
+
+class ClientStatements(HasUnnamed):
+    """The statements of one client, by its names for them; the unnamed one apart."""
+
+    __slots__ = ("named", "size")
+
+    def __init__(self) -> None:
+        super().__init__()
         self.named: dict[bytes, Statement] = {}
-        self.unnamed: Statement | None = None
         self.size = 0  # bytes of the named ones
 
     def add(self, name: bytes, statement: Statement) -> None:
@@ -122,19 +166,19 @@ class ClientStatements:
         return next((name for name, known in self.named.items() if known.name == statement_name), None)
 
 
-class ServerStatements:
+class ServerStatements(HasUnnamed):
     """What is prepared on one server connection.
 
     `named` are ours, the one used last at the end.  `unnamed` is whose the unnamed statement is, or SOMEBODYS.
     `strays` are names of clients that a client's own SQL made necessary; they must be gone before the next client.
     """
 
-    __slots__ = ("lost", "named", "strays", "unnamed")
+    __slots__ = ("lost", "named", "strays")
 
     def __init__(self) -> None:
+        super().__init__()
         self.named: OrderedDict[Statement, None] = OrderedDict()
         self.strays: set[bytes] = set()
-        self.unnamed: Statement | None = None
         self.lost = False  # nobody knows what is prepared here
 
     def has(self, statement: Statement) -> bool:

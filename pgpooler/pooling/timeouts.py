@@ -43,8 +43,7 @@ def _idle_transaction(client: ClientSession, server: ServerSession) -> float:
 
 
 def _pinned(client: ClientSession, server: ServerSession) -> float:
-    kept = server.lease.session_state.pins or (server.unshared and client.mode is not PoolMode.SESSION)
-    if not kept or in_transaction(client, server):
+    if not server.kept_by or client.mode is PoolMode.SESSION or in_transaction(client, server):
         return 0.0
     return max(client.last_traffic, server.last_traffic)
 

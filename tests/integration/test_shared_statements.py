@@ -31,7 +31,7 @@ from tests.integration.wire import (
 
 LIMIT = 3
 """The limit of prepared statements for each server connection where statements are to be evicted."""
-OWN_NAME = re.compile(r"pgpooler_[1-9][0-9]*")
+OWN_NAME = re.compile(r"pgpooler_[0-9a-f]{8}_[1-9][0-9]*")
 
 
 @contextmanager
