@@ -200,8 +200,8 @@ class Lease:
         server = self._server
         if server.owed.open_batch or server.status == codes.FAILED:
             return False
-        if not client.statements.named or server.owed.requests:
-            return bool(client.statements.named)
+        if server.owed.requests:
+            return bool(client.statements.named) or self.preparing.watches
         unknown = self.preparing.unknown(client, text)
         if unknown:
             self._send_run(client)

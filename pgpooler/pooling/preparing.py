@@ -471,7 +471,7 @@ class Preparing:
         what is there.
         """
         owed = self._server.owed
-        if client.statements.named and owed.asked > owed.answered:
+        if (client.statements.named or self.watches) and owed.asked > owed.answered:
             return True
         for name in self.unknown(client, text):
             self._make_stray(client, name)
