@@ -294,6 +294,7 @@ class Preparing:
             self._server.statements.strays.discard(name)
             self._expect(OfClientClose(client.statements, name), name)
             return self._under_own_name(b"S", said)
+        self._unbound = None
         self._expect(OfUnnamed(codes.CLOSE_COMPLETE, self._server.statements, None, client=client.statements), UNNAMED)
         return PASS
 
@@ -463,7 +464,7 @@ class Preparing:
 
     def query(self, client: ClientSession) -> None:
         """A Query goes to the server: it ends the unnamed statement."""
-        client.statements.unnamed = self._server.statements.unnamed = None
+        client.statements.unnamed = self._server.statements.unnamed = self._unbound = None
         self.keeps.discard(UNNAMED)
 
     def _must_know(self, client: ClientSession, text: bytes) -> bool:

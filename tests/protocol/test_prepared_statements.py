@@ -125,3 +125,11 @@ def test_a_statement_whose_close_was_skipped_is_known_to_the_deallocate_behind_i
     client.say(parse("a", "SELECT 'x'") + SYNC + bind("none") + close("a") + SYNC + query("DEALLOCATE a"))
     setting.world.settle()
     assert client.kinds == "1ZEZCZ"
+
+
+def test_an_unnamed_statement_that_was_closed_unused_is_not_asked_for_again() -> None:
+    setting = Setting(pool_mode=PoolMode.TRANSACTION, pool_size=1)
+    client = Client(setting.world, "")
+    client.say(parse("", "SELECT 'x'") + close("") + SYNC + parse("", "SELECT 'x'") + query("SELECT 'y'") + SYNC)
+    setting.world.settle()
+    assert client.kinds == "13Z1TDCZZ"
