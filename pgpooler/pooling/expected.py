@@ -44,12 +44,12 @@ class Expected:
 class OfServer(Expected):
     """We have a statement prepared, or closed (`before`: it was there), for ourselves."""
 
-    __slots__ = ("_server", "_statement")
+    __slots__ = ("_server", "statement")
 
     def __init__(self, kind: int, server: ServerStatements, statement: Statement) -> None:
         super().__init__(kind, DROP)
         self._server = server
-        self._statement = statement
+        self.statement = statement
         if kind == codes.PARSE_COMPLETE:
             server.named[statement] = None
         else:
@@ -58,10 +58,10 @@ class OfServer(Expected):
     def undo(self) -> None:
         """It is still there, or still not."""
         if self.kind == codes.PARSE_COMPLETE:
-            self._server.named.pop(self._statement, None)
+            self._server.named.pop(self.statement, None)
         else:
-            self._server.named[self._statement] = None
-            self._server.named.move_to_end(self._statement, last=False)
+            self._server.named[self.statement] = None
+            self._server.named.move_to_end(self.statement, last=False)
 
 
 class OfStray(Expected):
@@ -137,7 +137,7 @@ class OfUnkept(Expected):
 class OfClientParse(Expected):
     """The client has prepared a named statement; `fate` says what stands for its ParseComplete."""
 
-    __slots__ = ("_client", "_name", "_server", "_statement")
+    __slots__ = ("_client", "_name", "_server", "statement")
 
     def __init__(
         self, client: ClientStatements, name: bytes, statement: Statement, server: ServerStatements, *, shared: bool
@@ -150,14 +150,14 @@ class OfClientParse(Expected):
         self._client = client
         self._name = name
         self._server = server
-        self._statement = statement
+        self.statement = statement
         client.add(name, statement)
 
     def undo(self) -> None:
         """A Parse that failed, or was skipped, leaves no trace."""
         self._client.remove(self._name)
         if self.kind == codes.PARSE_COMPLETE:
-            self._server.named.pop(self._statement, None)
+            self._server.named.pop(self.statement, None)
 
 
 class OfClientClose(Expected):

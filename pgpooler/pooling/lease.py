@@ -208,8 +208,8 @@ class Lease:
         server = self._server
         if server.owed.open_batch or server.status == codes.FAILED:
             return False
-        if not client.statements.named or server.owed.requests:
-            return bool(client.statements.named)
+        if server.owed.requests:
+            return bool(client.statements.named) or self.preparing.watches
         unknown = self.preparing.unknown(client, text)
         if unknown:
             self._send_run(client)
@@ -397,7 +397,7 @@ class Lease:
         """Look at a ParameterStatus; one that came of a RESET may not say what the client's own value is."""
         framer = self._server.framer
         self.session_state.parameter_changed()
-        if not self.session_state.restoring:
+        if not self.session_state.restoring or self._nothing_lost(client):
             client.told = self._server.parameters
             return False
         self.pass_on_run()
@@ -407,18 +407,23 @@ class Lease:
     def _restores(self, client: ClientSession, now: float) -> bool:
         """Set again what the client asked for at its start and has RESET, before it hears that the server is ready.
 
-        Where more is under way already that cannot be; then the client is told what is in force.
+        Where more is under way already that cannot be yet; then the client is told what is in force.
         """
         server = self._server
-        nothing_lost = client.startup_settings is NONE_SET or bool(server.unshared)
-        self.session_state.restoring = bool(server.owed.requests) and not nothing_lost
         self.pass_on_run()
-        if nothing_lost or server.owed.requests or server.status == codes.FAILED:
+        if server.owed.requests or server.status == codes.FAILED:
             client.tell(server.parameters)
+            return False
+        self.session_state.restoring = False
+        if self._nothing_lost(client):
             return False
         server.framer.drop()
         server.restore(restoration(client.startup_settings), now)
         return True
+
+    def _nothing_lost(self, client: ClientSession) -> bool:
+        """RESET goes back to the client's own values without our doing."""
+        return client.startup_settings is NONE_SET or bool(self._server.unshared)
 
     def _look_at_tag(self) -> None:
         framer = self._server.framer

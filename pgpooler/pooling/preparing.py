@@ -11,6 +11,7 @@ What follows a Sync waits until it is known: see `_unsettled`.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
@@ -46,7 +47,8 @@ CLOSE_NOTHING = messages.message(codes.CLOSE, b"S" + NO_STATEMENT + b"\0")
 CLOSE_UNNAMED = messages.message(codes.CLOSE, b"S\0")
 FLUSH = messages.message(codes.FLUSH, b"")
 UNKNOWN = b"\0C26000\0"  # field of the error about a statement that does not exist
-CHANGED = (b"\0C0A000\0", b"\0RRevalidateCachedQuery\0")  # fields of the error about a plan whose result has changed
+OUTDATED = re.compile(rb"\0C0A000\0.*\0RRevalidateCachedQuery\0|\0C42(?!501)", re.DOTALL)
+"""In an error about a statement whose result has changed, or that cannot be analysed (class 42, but for privileges)."""
 RESULT_CHANGED = FeatureNotSupported("cached plan must not change result type", severity="ERROR")  # its own words
 DEALLOCATE = b"DEALLOCATE"
 DEALLOCATE_ALL = (b"DEALLOCATE ALL", b"DISCARD ALL")  # tags
@@ -203,12 +205,18 @@ class Preparing:
             self._make_stray(client, name)  # and the server refuses the name that is taken
             self._expect(Expected(codes.PARSE_COMPLETE, GOES_ON))
             return PASS
+        if self._misshapen is not None:
+            self._forget(self._misshapen)
+            self._misshapen = None
         failed = server.status == codes.FAILED  # then the server decides what it refuses
-        digest = None if failed or self._lease.session_state.unsure else client.settings.digest
-        statement = server.pool.statements.get(body, digest, left)
+        state = self._lease.session_state
+        alone = failed or state.unsure or state.left & evidence.TEMPORARY  # a temporary table may hide another one
+        statement = server.pool.statements.get(body, None if alone else client.settings.digest, left)
         if self._unsettled(statement):
             return HOLD
         shared = server.statements.has(statement)
+        if not shared and statement.shape and not left & evidence.STATEMENTS:
+            return self._prepare_and_compare(statement)  # those who have it were told that shape
         if not shared:
             self._make_room()
         insert = CLOSE_NOTHING if shared else statement.parse(statement.name)
@@ -292,6 +300,7 @@ class Preparing:
         if name:
             self._expect(OfClientClose(client.statements, name, self._server.statements), name)
             return self._under_own_name(b"S", said)
+        self._unbound = None
         self._expect(OfUnnamed(codes.CLOSE_COMPLETE, self._server.statements, None, client=client.statements), UNNAMED)
         return PASS
 
@@ -320,14 +329,12 @@ class Preparing:
         if not self._reads_alike(client, statement) and statement is not self._failed_apart:
             return self._prepare_apart(client, statement)
         self._failed_apart = None
+        if statement.shape is not None:
+            return self._prepare_and_compare(statement)
         self._prepare(statement)
-        if statement.shape is None:
-            if statement.name:
-                self._describe(statement)
-            return PASS
-        self._describe(statement, compare=True)
-        self._lease.insert(FLUSH, codes.FLUSH)
-        return HOLD
+        if statement.name:
+            self._describe(statement)
+        return PASS
 
     def _reads_alike(self, client: ClientSession, statement: Statement) -> bool:
         """The settings in force read the statement's constants as they were read when it was prepared."""
@@ -376,6 +383,13 @@ class Preparing:
             self._expect(OfServer(codes.PARSE_COMPLETE, statements, statement), statement)
         else:
             self._expect(OfUnnamed(codes.PARSE_COMPLETE, statements, statement), UNNAMED)
+
+    def _prepare_and_compare(self, statement: Statement) -> int:
+        """Let the server prepare a statement of which it is known what its rows have looked like so far."""
+        self._prepare(statement)
+        self._describe(statement, compare=True)
+        self._lease.insert(FLUSH, codes.FLUSH)
+        return HOLD
 
     def _describe(self, statement: Statement, *, compare: bool = False) -> None:
         """Ask the server for the shape of a statement's rows."""
@@ -459,7 +473,7 @@ class Preparing:
 
     def query(self, client: ClientSession) -> None:
         """A Query goes to the server: it ends the unnamed statement."""
-        client.statements.unnamed = self._server.statements.unnamed = None
+        client.statements.unnamed = self._server.statements.unnamed = self._unbound = None
         self.keeps.discard(UNNAMED)
 
     def _must_know(self, client: ClientSession, text: bytes) -> bool:
@@ -467,7 +481,7 @@ class Preparing:
         what is there.
         """
         owed = self._server.owed
-        if client.statements.named and owed.asked > owed.answered:
+        if (client.statements.named or self.watches) and owed.asked > owed.answered:
             return True
         for name in self.unknown(client, text):
             self._make_stray(client, name)
@@ -515,8 +529,9 @@ class Preparing:
 
     def error(self, body: bytes) -> None:
         """The server reports an error: what it has not yet done of the batch, it does not do."""
-        if all(field in body for field in CHANGED):
-            for statement in self._bound:
+        if OUTDATED.search(body):
+            prepared = [one.statement for one in self._expected if isinstance(one, (OfServer, OfClientParse))]
+            for statement in self._bound + prepared:
                 self.outdated(statement)
         if UNKNOWN in body and PREFIX in body:  # by a DO or a function that closes statements
             named = self._server.statements.named

@@ -6,6 +6,7 @@ statements and portals.
 
 from __future__ import annotations
 
+import re
 from struct import pack
 
 import pytest
@@ -114,4 +115,21 @@ def test_the_same_text_is_prepared_once_on_a_server_whoever_says_it(chunk: int) 
                 client.say(bind(name) + execute() + SYNC)
                 setting.world.settle()
             assert client.kinds == "12DCZ2DCZ" * 2
-    assert parses == [b"pgpooler_1\0SELECT 'x'\0\0\0"]
+    (only,) = parses
+    assert re.fullmatch(rb"pgpooler_[0-9a-f]{8}_1\0SELECT 'x'\0\0\0", only)
+
+
+def test_a_statement_whose_close_was_skipped_is_known_to_the_deallocate_behind_it() -> None:
+    setting = Setting(pool_mode=PoolMode.TRANSACTION, pool_size=1)
+    client = Client(setting.world, "")
+    client.say(parse("a", "SELECT 'x'") + SYNC + bind("none") + close("a") + SYNC + query("DEALLOCATE a"))
+    setting.world.settle()
+    assert client.kinds == "1ZEZCZ"
+
+
+def test_an_unnamed_statement_that_was_closed_unused_is_not_asked_for_again() -> None:
+    setting = Setting(pool_mode=PoolMode.TRANSACTION, pool_size=1)
+    client = Client(setting.world, "")
+    client.say(parse("", "SELECT 'x'") + close("") + SYNC + parse("", "SELECT 'x'") + query("SELECT 'y'") + SYNC)
+    setting.world.settle()
+    assert client.kinds == "13Z1TDCZZ"

@@ -238,7 +238,7 @@ class Plan:
         else:
             talk.query(f"SET {setting} = '{token}'")
             self.settings[setting] = f'"{token}"' if setting == "search_path" else token
-        if self._dice.random() < 0.7:
+        if self._dice.random() < 0.7 or choice < 0.2:  # behind a RESET under way the server's own value may be seen
             talk.wait()
         talk.query(SHOW, tuple(self.settings.values()))
         return finished(name, talk)

@@ -13,7 +13,15 @@ from spec.conformance.requests import (
     parse,
     run,
 )
-from tests.integration.differential.scripts import SUM, say, script, series, use
+from tests.integration.differential.scripts import SUM, Deviation, say, script, series, use
+
+NAMES_OF_OURS = Deviation(
+    "on servers a client's statements have names of PgPooler's, so that clients can share them",
+    direct="DataRow s, SELECT $1::int + $2::int AS sum, {integer,integer}, f",
+    heard="CommandComplete SELECT 0",
+)
+OF_THE_CLIENT = "name IN ('q', 's', 't')"
+"""What is prepared under names of the script, not under PgPooler's."""
 
 BY_SQL = (
     script(
@@ -21,7 +29,7 @@ BY_SQL = (
         "PREPARE q (int) AS SELECT $1 + 1 AS x",
         "EXECUTE q (1)",
         "EXECUTE q (2)",
-        "SELECT name, statement, from_sql FROM pg_prepared_statements",
+        f"SELECT name, statement, from_sql FROM pg_prepared_statements WHERE {OF_THE_CLIENT}",
         "DEALLOCATE q",
         "EXECUTE q (3)",
     ),
@@ -106,7 +114,12 @@ BY_SQL = (
     script(
         "what is prepared, by the view",
         series(parse(SUM, "s"), parse("SELECT 1", "t")),
-        "SELECT name, statement, parameter_types, from_sql FROM pg_prepared_statements ORDER BY name",
+        (
+            "SELECT name, statement, parameter_types, from_sql FROM pg_prepared_statements"
+            f" WHERE {OF_THE_CLIENT} ORDER BY name"
+        ),
+        transaction=NAMES_OF_OURS,
+        statement=NAMES_OF_OURS,
     ),
     script(
         "EXPLAIN EXECUTE, and CREATE TABLE AS EXECUTE",

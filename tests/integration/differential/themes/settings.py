@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spec.conformance.requests import bind, execute, parse, run
-from tests.integration.differential.scripts import Deviation, log_in, script, series
+from tests.integration.differential.scripts import NO_BLOCKS, Deviation, log_in, say, script, series
 
 DATE = "SELECT date '2020-02-01', timestamptz '2020-02-01 12:00+00', interval '1 day 2 hours'"
 PATH = "SHOW search_path"
@@ -19,6 +19,17 @@ def from_the_pool(code: str) -> dict[str, Deviation]:
     )
     return {"session": deviation, "transaction": deviation, "statement": deviation}
 
+
+OTHER_ORDER = (
+    "what a RESET, or in session mode any SET, of a client with parameters of its start changes is reported when the "
+    "values of the start are in force again, in an order of PgPooler's own"
+)
+ALL_AGAIN = Deviation(
+    OTHER_ORDER, direct="ParameterStatus application_name=x", heard="ParameterStatus TimeZone=Asia/Tokyo"
+)
+BY_A_DO = Deviation(
+    "what a DO sets is followed only where the server reports it", direct="DataRow 3MB", heard="DataRow 4MB"
+)
 
 START = (
     script(
@@ -80,6 +91,11 @@ START = (
         "RESET ALL",
         DATE,
         "SHOW application_name",
+        session=Deviation(
+            OTHER_ORDER, direct="ParameterStatus application_name=y", heard="ParameterStatus TimeZone=UTC"
+        ),
+        transaction=ALL_AGAIN,
+        statement=ALL_AGAIN,
     ),
     script(
         "of the start, back by DISCARD ALL",
@@ -97,6 +113,28 @@ START = (
         "SET search_path TO DEFAULT",
         DATE,
         PATH,
+        session=Deviation(
+            OTHER_ORDER,
+            direct="ParameterStatus search_path=public",
+            heard="ParameterStatus IntervalStyle=postgres",
+        ),
+    ),
+    script(
+        "of the start, back in one go with other requests",
+        log_in(work_mem="7MB"),
+        say("SET work_mem TO '1MB'", "RESET work_mem", "SELECT 1", "SELECT 2"),
+        "SHOW work_mem",
+        "SHOW work_mem",
+    ),
+    script(
+        "of the start, back in a block that fails",
+        log_in(work_mem="7MB"),
+        "BEGIN",
+        "RESET work_mem",
+        "SELECT 1 / 0",
+        "ROLLBACK",
+        "SHOW work_mem",
+        statement=NO_BLOCKS,
     ),
     script("of the start, one that does not exist", log_in(no_such_parameter="1"), **from_the_pool("42704")),
     script("of the start, one with a wrong value", log_in(work_mem="none at all"), **from_the_pool("22023")),
@@ -180,6 +218,8 @@ SET = (
         "DO $$ BEGIN SET work_mem TO '3MB'; PERFORM set_config('my.by_do', 'x', false); END $$",
         "SHOW work_mem",
         "SHOW my.by_do",
+        transaction=BY_A_DO,
+        statement=BY_A_DO,
     ),
     script(
         "of a program's own",

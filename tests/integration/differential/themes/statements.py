@@ -12,7 +12,7 @@ from spec.conformance.requests import (
     parse,
     run,
 )
-from tests.integration.differential.scripts import NO_BLOCKS, SUM, no_blocks, say, script, series, use
+from tests.integration.differential.scripts import NO_BLOCKS, SUM, say, script, series, use
 
 NAMED = (
     script(
@@ -253,7 +253,7 @@ UNNAMED = (
         series(bind("3", "4"), execute()),
         series(*run("COMMIT")),
         series(bind("5", "6"), execute()),
-        statement=no_blocks("ReadyForQuery T"),
+        statement=NO_BLOCKS,
     ),
 )
 
