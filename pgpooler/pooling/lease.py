@@ -24,6 +24,7 @@ from pgpooler.pooling.traffic import (
     ENDS,
     PREPARED,
     PREPARING,
+    PREPARING_QUIETLY,
     REPLIES,
     REPLIES_AND_TAGS,
     REQUESTS,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
     from pgpooler.pooling.server import ServerSession
 
-TAKEN = (codes.COMMAND_COMPLETE, *PREPARED)  # replies that are looked at whole
+TAKEN = (codes.COMMAND_COMPLETE, codes.NOTICE_RESPONSE, *PREPARED)  # replies that are looked at whole
 MAY_CLOSE = re.compile(rb"deallocate|discard", re.IGNORECASE)  # within a DO, prepared statements
 OURS = (ServerState.STARTING, ServerState.REFUSING, ServerState.ASKING)
 """States in which the server of a client runs a statement of our own."""
@@ -371,7 +372,7 @@ class Lease:
     def _watched(self) -> bytes:
         """The table of the messages of the server that are looked at now."""
         if self._mark or self.preparing.watches:
-            return PREPARING
+            return PREPARING_QUIETLY if self.preparing.quiet else PREPARING
         return REPLIES_AND_TAGS if self._tags else REPLIES
 
     def _here(self, kind: int) -> bool:
@@ -385,6 +386,9 @@ class Lease:
             self._look_at_tag()
         elif kind == codes.PARAMETER_STATUS:
             return self._takes_parameter(client)
+        elif kind == codes.NOTICE_RESPONSE:
+            self._server.framer.drop()
+            return True
         elif kind in PREPARED:
             return self._is_mark(kind) or self._takes_reply(kind)
         elif kind == codes.ERROR_RESPONSE and (self._pooled or self.refusals):

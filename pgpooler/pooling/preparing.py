@@ -80,6 +80,7 @@ class Preparing:
         "awaited",
         "batch",
         "keeps",
+        "quiet",
     )
 
     def __init__(self, server: ServerSession, lease: Lease) -> None:
@@ -98,6 +99,7 @@ class Preparing:
         self._failed_apart: Statement | None = None
         self.batch = b""  # what prepares it
         self.awaited: OfDescribe | None = None  # the client waits for this reply
+        self.quiet = False  # nothing but statements of ours is under way: notices are about them, and were told before
         self.keeps: set[bytes] = set()  # names of statements that only this server has: the lease cannot end
 
     def begin(self, client: ClientSession) -> None:
@@ -386,6 +388,7 @@ class Preparing:
 
     def _prepare_and_compare(self, statement: Statement) -> int:
         """Let the server prepare a statement of which it is known what its rows have looked like so far."""
+        self.quiet = not self._server.owed.requests
         self._prepare(statement)
         self._describe(statement, compare=True)
         self._lease.insert(FLUSH, codes.FLUSH)
@@ -519,6 +522,7 @@ class Preparing:
     def compared(self, statement: Statement, *, same: bool) -> None:
         """The shape of a statement is known on this server too: the client's request is run, or refused."""
         self.awaited = None
+        self.quiet = False
         if not same:
             self._misshapen = statement
             self.outdated(statement)
@@ -538,6 +542,7 @@ class Preparing:
             for statement in [known for known in named if b'"' + known.name + b'"' in body]:
                 del named[statement]
         self._described = None
+        self.quiet = False
         self._undo(self._server.owed.answered)
 
     def ready(self) -> None:

@@ -38,6 +38,9 @@ PREPARED = (
 REPLIES = watching(bytes(NOTED), unknown=codes.BACKEND_TYPES)
 REPLIES_AND_TAGS = watching(bytes((*NOTED, codes.COMMAND_COMPLETE)), unknown=codes.BACKEND_TYPES)
 PREPARING = watching(bytes((*NOTED, codes.COMMAND_COMPLETE, *PREPARED)), unknown=codes.BACKEND_TYPES)
+PREPARING_QUIETLY = watching(
+    bytes((*NOTED, codes.COMMAND_COMPLETE, codes.NOTICE_RESPONSE, *PREPARED)), unknown=codes.BACKEND_TYPES
+)
 _NOTED_IN_A_LEASE = (*NOTED, codes.NOTIFICATION_RESPONSE)  # while a statement of ours runs: that is the client's
 REPLIES_AND_NOTIFICATIONS = watching(bytes(_NOTED_IN_A_LEASE), unknown=codes.BACKEND_TYPES)
 REPLIES_AND_SHAPES = watching(bytes((*_NOTED_IN_A_LEASE, codes.ROW_DESCRIPTION)), unknown=codes.BACKEND_TYPES)

@@ -72,13 +72,6 @@ LIVES: dict[str, Script] = {
         "DROP TABLE later",
         ran(),
     ),
-    "Parse of a known text, whose table is gone": (
-        "DROP TABLE IF EXISTS gone; CREATE TABLE gone ()",
-        prepared("TABLE gone"),
-        "DROP TABLE gone",
-        prepared("TABLE gone", b"t"),
-        ran(name=b"t"),
-    ),
     "an error before a statement that the server may not know": (
         prepared(ONE),
         called(name=b"?") + ran(b"1"),
@@ -109,14 +102,6 @@ LIVES: dict[str, Script] = {
         request
         for name in (b'"', b"it's; --", b"a b\n", "größer".encode(), b"S", b"\\", LONG, b"pgpooler_1", b"S" * 999)
         for request in (prepared(ONE, name), ran(b"1", name=name), described(name), closed(name), ran(name=name))
-    ),
-    "names that are no text": (
-        prepared(ONE, b"\xff"),
-        ran(b"1", name=b"\xff"),
-        described(b"\xff"),
-        closed(b"\xff"),
-        prepared(ONE),
-        ran(b"1"),
     ),
     "names that differ where PostgreSQL does not look": (
         prepared(ONE, LONG + b"1"),
@@ -155,13 +140,6 @@ LIVES: dict[str, Script] = {
         prepared(ONE),
         parse("DEALLOCATE ALL") + called(name=b"") + parse(ONE, name=b"s") + ran(b"1"),
         ran(b"2"),
-    ),
-    "DEALLOCATE ALL in disguise": (
-        prepared(ONE),
-        query("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"),
-        ran(b"1"),
-        prepared(TWO),
-        ran(b"1"),
     ),
     "DISCARD ALL": (prepared(ONE), query("DISCARD ALL"), ran(b"1"), prepared(TWO), ran(b"1"), prepared(ONE, b"t")),
     "DISCARD ALL in series": (prepared(ONE), parse("DISCARD ALL") + ran(name=b""), ran(b"1"), ran(name=b"")),
