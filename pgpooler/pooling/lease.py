@@ -137,7 +137,7 @@ class Lease:
                 else:
                     if fate == APART:
                         self._send_run(client)
-                        server.prepare_apart(self.preparing.batch, now)
+                        server.prepare_apart(self.preparing.provider.batch, now)
                     if fate != WAIT:
                         client.hold()
                     return False
@@ -210,7 +210,7 @@ class Lease:
         if server.owed.open_batch or server.status == codes.FAILED:
             return False
         if server.owed.requests:
-            return bool(client.statements.named) or self.preparing.watches
+            return bool(client.statements.named) or self.preparing.pending.watches
         unknown = self.preparing.unknown(client, text)
         if unknown:
             self._send_run(client)
@@ -276,7 +276,7 @@ class Lease:
         open COPY is for the server to judge: held back, it would wait for the end of the COPY.
         """
         server = self._server
-        if server.state in OURS or self.preparing.awaited is not None or self._mark:
+        if server.state in OURS or self.preparing.provider.awaited is not None or self._mark:
             return True
         if kind in VOID or server.owed.copy_in:
             return False
@@ -371,8 +371,8 @@ class Lease:
     @property
     def _watched(self) -> bytes:
         """The table of the messages of the server that are looked at now."""
-        if self._mark or self.preparing.watches:
-            return PREPARING_QUIETLY if self.preparing.quiet else PREPARING
+        if self._mark or self.preparing.pending.watches:
+            return PREPARING_QUIETLY if self.preparing.provider.quiet else PREPARING
         return REPLIES_AND_TAGS if self._tags else REPLIES
 
     def _here(self, kind: int) -> bool:
@@ -439,7 +439,7 @@ class Lease:
     def _takes_reply(self, kind: int) -> bool:
         """Look at a reply to Parse, Close or Describe that has arrived whole."""
         framer = self._server.framer
-        fate = self.preparing.reply(kind, framer.body())
+        fate = self.preparing.pending.reply(kind, framer.body())
         if fate == DROP:
             self.pass_on_run()
             framer.drop()

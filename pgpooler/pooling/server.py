@@ -406,7 +406,7 @@ class ServerSession(Session):
         error = self.error if asked else None
         client = self.client
         if self.state == STARTING and asked == PREPARING_APART:
-            self.lease.preparing.prepared_apart(error, self.shape)
+            self.lease.preparing.provider.prepared_apart(error, self.shape)
         if self.restoring or asked in (MAKING_KNOWN, PREPARING_APART):
             error = None  # the client will hear of it
         if self.state == STARTING and client is not None and error is not None:
