@@ -26,11 +26,12 @@ NAMES, APART, END = "names of statements", "a statement under its settings", "th
 class Between:
     """The statements of ours on one server connection while a client holds it."""
 
-    __slots__ = ("_becoming", "_restoring", "_server", "rows", "shape")
+    __slots__ = ("_becoming", "_restoring", "_server", "begins", "rows", "shape")
 
     def __init__(self, server: ServerSession) -> None:
         self._server = server
         self._becoming: Settings | None = NONE_SET  # the settings in force once what runs has succeeded
+        self.begins = False  # the lease begins: what the server says by itself is not for the client yet
         self._restoring = False  # the client has not heard yet that the server is ready
         self.rows: list[bytes] = []  # that the server has answered with
         self.shape = b""  # of the rows of the statement that was prepared for a client
@@ -45,6 +46,7 @@ class Between:
         """Run a statement of ours before the client may go on, after which these settings are in force."""
         self._server.settings, self._becoming = None, settings
         self._begin(ServerState.STARTING, now)
+        self.begins = settings is not None
         self._server.ask(statement)
 
     def restore(self, statement: str, now: float) -> None:
@@ -88,6 +90,7 @@ class Between:
         self._server.send_batch(asked, batch)
 
     def _begin(self, state: ServerState, now: float) -> None:
+        self.begins = False
         self._server.state = state
         self._server.have_patience(STARTING_TIMEOUT, now)
 

@@ -77,7 +77,7 @@ class Pending:
             self._described = None
             described.shape(kind, body)
             return described.fate
-        if kind not in KINDS:
+        if kind not in KINDS or not self._expected:
             return GOES_ON
         expected = self._expected.popleft()
         expected.come()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
-from pgpooler.pooling.between import OURS, Between
+from pgpooler.pooling.between import APART, OURS, Between
 from pgpooler.pooling.cleaning import CLEANING_TIMEOUT, Cleaning
 from pgpooler.pooling.expected import shape_of
 from pgpooler.pooling.lease import Lease
@@ -273,7 +273,7 @@ class ServerSession(Session):
                 self.error = messages.read_error(framer.body())
             if not kind or not self.note(kind):
                 break
-            if kind == codes.NOTIFICATION_RESPONSE and self.client is not None:
+            if kind == codes.NOTIFICATION_RESPONSE and self.client is not None and not self.between.begins:
                 self.client.port.write_all(messages.message(kind, framer.body()))
             framer.pass_on()
             framer.passed()
@@ -319,7 +319,8 @@ class ServerSession(Session):
         elif kind == codes.ROW_DESCRIPTION and self.state == STARTING:
             if not framer.take(TAKEN_LIMIT):
                 return False
-            self.between.shape = shape_of(framer.body())
+            if self.asked == APART:
+                self.between.shape = shape_of(framer.body())
         elif kind == codes.DATA_ROW and self.state == ASKING:
             if not framer.take(TAKEN_LIMIT):
                 return False
