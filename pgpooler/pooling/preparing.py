@@ -80,7 +80,8 @@ class Preparing:
     def look(self, client: ClientSession, kind: int) -> int:
         """Look at an extended request at which the framer has stopped; return what is to become of it (`requests`)."""
         self.pending.request()
-        if self._server.owed.skipping or kind == codes.EXECUTE:
+        owed = self._server.owed
+        if owed.skipping or owed.copy_in or kind == codes.EXECUTE:
             self.pending.alone = False
             return PASS
         if kind == codes.PARSE:
@@ -133,7 +134,9 @@ class Preparing:
     def sync(self) -> None:
         """A Sync follows: an unnamed statement that was not used may be bound later, on a server that reads it anew."""
         statement, self._unbound = self._unbound, None
-        if statement is not None and self._server.statements.has(statement) and not self._server.owed.skipping:
+        owed = self._server.owed
+        certain = not (owed.skipping or owed.copy_in or owed.doubt)
+        if statement is not None and certain and self._server.statements.has(statement):
             self.provider.describe(statement)
 
     def _parse_named(self, client: ClientSession, name: bytes, body: bytes, left: int) -> int:
