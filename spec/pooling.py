@@ -41,6 +41,7 @@ from spec.pooling_rules import (
 )
 from spec.session import Judge, Violation
 from spec.statements import USED, Statement, Statements, renamed, statement_named
+from spec.types import Item
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,20 @@ class Connection:
     fresh: bool = False  # of a client: nothing has been forwarded in this lease
     refusals: list[Instance] = field(default_factory=list)
     """Of a client: Queries of the pooler's own that may fail in the place of the client's."""
+    prepared: dict[bytes, Statement] = field(default_factory=dict)  # what names stand for if nothing fails
+    meant: dict[int, Statement | None] = field(default_factory=dict)  # of a client: what its requests mean by a name
+    last: Instance | None = None  # of a server: the request before
     injected: dict[bytes, Statement] = field(default_factory=dict)  # of a server: what the pooler prepared by itself
     opened: set[bytes] = field(default_factory=set)  # of a server: portals that the pooler bound by itself
+
+    def note(self, request: Instance) -> None:
+        """Note what a request does to the names of statements, and what it means by one."""
+        name = statement_named(request)
+        if self.judge.idle:
+            self.prepared, self.meant = dict(self.statements.known), {}
+        if request.name == "Parse" and name is not None:
+            self.prepared[name] = Statement(request["query"], request["types"])
+        self.meant[id(request)] = self.prepared.get(name) if name is not None else None
 
     def parameters_due(self) -> set[bytes]:
         """Return the names of the parameters of which a client is still to be told."""
@@ -100,6 +113,7 @@ class PoolingJudge:
     def __init__(self) -> None:
         self.clients: dict[int, Connection] = {}
         self.servers: dict[int, Connection] = {}
+        self.found = FoundTypes()
 
     def hear(self, event: Event) -> list[Violation]:
         """Return what is wrong with this event, given everything before it."""
@@ -125,6 +139,7 @@ class PoolingJudge:
         turn = client.judge.replying_to if not client.judge.is_ambiguous else None
         yield from client.judge.hear(said.instance)
         if said.instance.sender is Sender.FRONTEND:
+            client.note(said.instance)
             if said.instance.name in FORWARDED:
                 client.asked.append(said)
             return
@@ -137,7 +152,7 @@ class PoolingJudge:
         if said.instance.name == "ReadyForQuery":
             yield from self._kept_back(said, client)
         if due is not None and request is not None:
-            yield from _used(said, client, request, due)
+            yield from _used(said, client, request, due, self.found)
         elif due is None:
             yield from self._faked(said, client, request)
         if request is not None:
@@ -206,14 +221,15 @@ class PoolingJudge:
         if turn is not None and is_sure:
             if (name := statement_named(turn.instance)) is not None:
                 used = name, server.statements.known.get(name)
+                self.found.learn(used[1], said.instance)
             server.statements.learn(turn.instance, said.instance)
         stands_in = client is not None and turn is not None and _is_in(turn.instance, client.refusals)
         if client is not None and turn is not None and stands_in and said.instance.name in DONE:
             client.refusals = [one for one in client.refusals if one is not turn.instance]  # it has not failed
         if client is not None and owner == server.holder:
             client.due.append(Due(said, turn is not None and said.instance.name != "ParameterStatus", used))
-        elif client is not None and stands_in and said.instance.name in ASYNCHRONOUS:
-            client.due.append(Due(said, is_reply=False))  # said beside what stands in for the client's request
+        elif client is not None and _is_for_session(said.instance, stands_in=stands_in):
+            client.due.append(Due(said, is_reply=False))  # said beside what the pooler has asked
         elif client is None and turn is None:
             server.stray.append(Due(said, is_reply=False))
         elif client is not None and owner is not None:
@@ -224,9 +240,11 @@ class PoolingJudge:
 
     def _request(self, said: Said, server: Connection, client: Connection | None) -> Iterator[Violation]:
         server.stray.clear()
+        server.note(said.instance)
         if not server.welcomed or (client is None and server.holder is not None):
             return  # whose requests are not known, any more: nothing to compare with
         is_forwarded = client is not None and _forwarded(said, client, server)
+        server.last = said.instance
         server.owners[id(said.instance)] = (said.instance, server.holder if is_forwarded else None)
         if not (self._is_own(said.instance, server) or is_forwarded):
             yield _broken(TRANSPARENCY, said, f"the server is asked {said.instance.name} as no client has asked it")
@@ -311,6 +329,14 @@ def _learn_own(request: Instance, server: Connection, *, is_forwarded: bool) -> 
         (server.opened.discard if is_forwarded else server.opened.add)(portal)
 
 
+def _is_for_session(said: Instance, *, stands_in: bool) -> bool:
+    """Return whether the client is to get what a server says beside a statement of the pooler's own.
+
+    `stands_in`: that statement stands in for a request of the client.
+    """
+    return said.name == "NotificationResponse" or (stands_in and said.name in ASYNCHRONOUS)
+
+
 def _is_in(request: Instance, requests: list[Instance]) -> bool:
     return any(one is request for one in requests)
 
@@ -321,7 +347,8 @@ def _forwarded(said: Said, client: Connection, server: Connection) -> bool:
     has_passed_over = False
     refusals = len(client.refusals)
     for number, asked in enumerate(client.asked):
-        if _is_same(asked, said, but_for_its_name=not (has_passed_over and said.instance.name == "Close")):
+        but_for_its_name = not (has_passed_over and said.instance.name == "Close")
+        if _is_same(asked, said, but_for_its_name=but_for_its_name) and not _asks_for_shape(asked, said, client, server):
             left_out = [client.asked.popleft() for _ in range(number + 1)][:-1]
             for refusal in client.refusals[len(client.refusals) - _count_queries(left_out) :]:
                 server.owners[id(refusal)] = (refusal, server.holder)
@@ -334,6 +361,14 @@ def _forwarded(said: Said, client: Connection, server: Connection) -> bool:
         elif asked.instance.name not in VOID or is_copying:
             return False
     return False
+
+
+def _asks_for_shape(asked: Said, said: Said, client: Connection, server: Connection) -> bool:
+    """Return whether a Describe is the pooler's own: it follows what stands for a Parse, and means another statement."""
+    if said.instance.name != "Describe" or server.last is None or server.last.name not in ("Parse", "Close"):
+        return False
+    theirs, meant = server.meant[id(said.instance)], client.meant.get(id(asked.instance))
+    return theirs is not None and meant is not None and theirs.text != meant.text
 
 
 def _count_queries(asked: list[Said]) -> int:
@@ -383,7 +418,23 @@ def _strike_out(client: Connection, name: str) -> set[str]:
     return names
 
 
-def _used(said: Said, client: Connection, request: Instance, due: Due) -> Iterator[Violation]:
+class FoundTypes:
+    """The types that servers have found for the parameters of statements, which a pooler may give them again."""
+
+    def __init__(self) -> None:
+        self._found: set[tuple[Statement, Item]] = set()
+
+    def learn(self, statement: Statement | None, reply: Instance) -> None:
+        """Learn the reply to a Describe of a statement."""
+        if statement is not None and reply.name == "ParameterDescription":
+            self._found.add((statement, reply["types"]))
+
+    def is_same(self, own: Statement, theirs: Statement) -> bool:
+        """Return whether two statements say the same."""
+        return own == theirs or (own.text == theirs.text and (own, theirs.types) in self._found)
+
+
+def _used(said: Said, client: Connection, request: Instance, due: Due, found: FoundTypes) -> Iterator[Violation]:
     """Judge whether the server used the statement that the client meant."""
     meant = statement_named(request)
     if said.instance.name not in USED or due.used is None or meant is None:
@@ -396,7 +447,7 @@ def _used(said: Said, client: Connection, request: Instance, due: Due) -> Iterat
         yield _broken(STATEMENTS, said, f"{meant!r} became {name!r}, which nobody has prepared on this server")
     elif own is None and client.statements.is_sure:
         yield _broken(STATEMENTS, said, f"the client has prepared no {meant!r}, and got {theirs.text!r}")
-    elif own is not None and own != theirs:
+    elif own is not None and not found.is_same(own, theirs):
         yield _broken(STATEMENTS, said, f"the client has prepared {own} as {meant!r}, and got {theirs}")
 
 
