@@ -10,7 +10,7 @@ what a client gets that is not due to it is *faked*, which only few kinds of mes
 A prepared statement belongs to the client that prepared it, but lives in the session of a server, which other clients
 use in between.  So a pooler may do with its *name* what it likes: forward Parse, Bind, Describe and Close under another
 one, prepare it again where it is missing, keep it where the client has closed it, and answer Parse and Close without
-the server.  What the name stands for, it may not change: that is the rule of statements.
+the server.  What the name stands for, it may not change: that is the rule of statements.  `pooling_rules` has them all.
 """
 
 from __future__ import annotations
@@ -20,67 +20,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from spec.codec import Instance
-from spec.conversation import ASYNCHRONOUS, ENDS_A_CYCLE, REPLY, Rule
+from spec.conversation import ASYNCHRONOUS, ENDS_A_CYCLE, Rule
 from spec.events import Canceled, Event, Gone, Leased, Released, Said, Side
 from spec.messages import Sender
+from spec.pooling_rules import (
+    ACKNOWLEDGED,
+    CANCEL,
+    DONE,
+    EXCLUSION,
+    FAKED,
+    FIDELITY,
+    FORWARDED,
+    INJECTED,
+    ISOLATION,
+    RELEASE,
+    REPLACED,
+    STATEMENTS,
+    TRANSPARENCY,
+    VOID,
+)
 from spec.session import Judge, Violation
 from spec.statements import USED, Statement, Statements, renamed, statement_named
-
-# -- the rules ---------------------------------------------------------------------------------------------------------
-
-CONFORMANCE = Rule("conformance", "protocol-flow", "On each of its connections a pooler is a legal peer.")
-ISOLATION = Rule(
-    "isolation",
-    "protocol-flow-pipelining",
-    "What a server says between checkout and checkin goes to the client that holds it, and to nobody else.",
-)
-TRANSPARENCY = Rule(
-    "transparency",
-    "protocol-flow-pipelining",
-    "A client gets every reply to what it asked, unchanged and in order, and none to what the pooler asked for itself; "
-    "the server gets what the client asked, unchanged but for the names of statements.",
-)
-STATEMENTS = Rule(
-    "statements",
-    "protocol-flow-ext-query",
-    "Bind and Describe use, on the server, a statement with the text and the types that this client has prepared under "
-    "the name it gave.",
-)
-RELEASE = Rule(
-    "release",
-    "protocol-message-formats#PROTOCOL-MESSAGE-FORMATS-READYFORQUERY",
-    "A server connection is leased only while it is idle: status I, nothing owed, nothing half said, no COPY.",
-)
-EXCLUSION = Rule("exclusion", "protocol-flow", "One client at a time holds a server connection, and it holds one.")
-FIDELITY = Rule(
-    "fidelity",
-    "protocol-async",
-    "At the first request of a lease the reported parameters of the server are those its client was told last.",
-)
-CANCEL = Rule(
-    "cancel",
-    "protocol-flow-canceling-requests",
-    "A cancel request reaches only the server connection that the client of its key holds at that moment.",
-)
-RULES = (CONFORMANCE, ISOLATION, TRANSPARENCY, STATEMENTS, RELEASE, EXCLUSION, FIDELITY, CANCEL)
-
-FORWARDED = frozenset(REPLY) - {"DescribeStatement", "DescribePortal", "Terminate"} | {"Describe"}
-"""The requests of a client that a server is to get."""
-INJECTED = frozenset(("Query", "Parse", "Describe", "Close", "Flush", "Sync", "Terminate"))
-"""What a pooler may say to a server of its own accord.  It binds, executes and copies nothing that no client asked."""
-VOID = frozenset(("CopyData", "CopyDone", "CopyFail", "Flush"))
-"""The requests that a server need not get, because they mean nothing to it, unless it reads the data of a COPY."""
-FAKED = frozenset(("ErrorResponse", "NoticeResponse", "ParameterStatus", "ReadyForQuery"))
-"""What a pooler may say to a client of its own accord once it has let it in."""
-ACKNOWLEDGED = frozenset(("ParseComplete", "CloseComplete"))
-"""What else it may say, where the client has asked to prepare or to close a statement: the judge of the client's
-conversation sees to it that they come in their order and none of them behind an error."""
-DONE = frozenset(("CommandComplete", "EmptyQueryResponse"))
-"""What a Query ends with that has not failed."""
-REPLACED = frozenset(("CommandComplete", "ErrorResponse", "ReadyForQuery"))
-"""What a client may fail to get where the pooler said something of its own instead."""
-FOLLOWED = (b"client_encoding", b"DateStyle", b"IntervalStyle", b"TimeZone", b"standard_conforming_strings")
-"""Reported parameters that change what statements mean or how values look."""
+from spec.types import Item
 
 
 @dataclass(frozen=True)
@@ -101,6 +62,7 @@ class Connection:
 
     judge: Judge
     parameters: dict[bytes, bytes] = field(default_factory=dict)
+    reported: set[tuple[bytes, bytes]] = field(default_factory=set)  # every value that one of them ever had
     statements: Statements = field(default_factory=Statements)
     holder: int | None = None  # of a server connection: the client that holds it; of a client: the server it holds
     welcomed: bool = False  # the first ReadyForQuery has come
@@ -108,9 +70,30 @@ class Connection:
     due: deque[Due] = field(default_factory=deque)  # of a client
     owners: dict[int, tuple[Instance, int | None]] = field(default_factory=dict)  # of a server: whose a request is
     stray: list[Due] = field(default_factory=list)  # of a server: what it said by itself since it was asked something
+    passed_over: set[bytes] = field(default_factory=set)  # of a client: parameters it was not told when they came
     fakes: int = 0  # of a client: messages of the pooler's own in this lease
     fresh: bool = False  # of a client: nothing has been forwarded in this lease
-    refusal: Instance | None = None  # of a client: a Query of the pooler's own that may fail in place of the client's
+    refusals: list[Instance] = field(default_factory=list)
+    """Of a client: Queries of the pooler's own that may fail in the place of the client's."""
+    prepared: dict[bytes, Statement] = field(default_factory=dict)  # what names stand for if nothing fails
+    meant: dict[int, Statement | None] = field(default_factory=dict)  # of a client: what its requests mean by a name
+    last: Instance | None = None  # of a server: the request before
+    injected: dict[bytes, Statement] = field(default_factory=dict)  # of a server: what the pooler prepared by itself
+    opened: set[bytes] = field(default_factory=set)  # of a server: portals that the pooler bound by itself
+
+    def note(self, request: Instance) -> None:
+        """Note what a request does to the names of statements, and what it means by one."""
+        name = statement_named(request)
+        if self.judge.idle:
+            self.prepared, self.meant = dict(self.statements.known), {}
+        if request.name == "Parse" and name is not None:
+            self.prepared[name] = Statement(request["query"], request["types"])
+        self.meant[id(request)] = self.prepared.get(name) if name is not None else None
+
+    def parameters_due(self) -> set[bytes]:
+        """Return the names of the parameters of which a client is still to be told."""
+        said = (due.said.instance for due in self.due)
+        return {_parameter(instance)[0] for instance in said if instance.name == "ParameterStatus"}
 
     def owes(self, client: int) -> bool:
         """Return whether a server has not answered everything that was forwarded for a client."""
@@ -130,6 +113,7 @@ class PoolingJudge:
     def __init__(self) -> None:
         self.clients: dict[int, Connection] = {}
         self.servers: dict[int, Connection] = {}
+        self.found = FoundTypes()
 
     def hear(self, event: Event) -> list[Violation]:
         """Return what is wrong with this event, given everything before it."""
@@ -155,6 +139,7 @@ class PoolingJudge:
         turn = client.judge.replying_to if not client.judge.is_ambiguous else None
         yield from client.judge.hear(said.instance)
         if said.instance.sender is Sender.FRONTEND:
+            client.note(said.instance)
             if said.instance.name in FORWARDED:
                 client.asked.append(said)
             return
@@ -164,8 +149,10 @@ class PoolingJudge:
             return
         due = _delivered(client, said.data)
         request = turn.instance if turn is not None else None
+        if said.instance.name == "ReadyForQuery":
+            yield from self._kept_back(said, client)
         if due is not None and request is not None:
-            yield from _used(said, client, request, due)
+            yield from _used(said, client, request, due, self.found)
         elif due is None:
             yield from self._faked(said, client, request)
         if request is not None:
@@ -178,7 +165,9 @@ class PoolingJudge:
             client.asked = deque(asked for asked in client.asked if asked.instance is not request)
         elif name in FAKED:
             client.fakes += 1
-            if name == "ErrorResponse" and _next_reply(client) == name:
+            if name == "ParameterStatus":
+                yield from self._faked_parameter(said, client)
+            elif name == "ErrorResponse" and _next_reply(client) == name:
                 _strike_out(client, name)
             elif name == "ReadyForQuery":
                 yield from self._faked_ready(said, client)
@@ -199,8 +188,20 @@ class PoolingJudge:
             if left:
                 yield _broken(TRANSPARENCY, said, f"the client never got {', '.join(sorted(left))}")
         elif server is None or not server.owes(said.connection):
-            while client.asked and client.asked.popleft().instance.name not in ENDS_A_CYCLE:
-                pass
+            _answered_without_server(client)
+
+    def _faked_parameter(self, said: Said, client: Connection) -> Iterator[Violation]:
+        server = self.servers.get(client.holder) if client.holder is not None else None
+        if server is not None and _parameter(said.instance) not in server.reported:
+            yield _broken(FIDELITY, said, f"the server has never reported {_parameter(said.instance)}")
+
+    def _kept_back(self, said: Said, client: Connection) -> Iterator[Violation]:
+        """Judge whether parameters that did not reach the client before a ReadyForQuery are as it believes them."""
+        server = self.servers.get(client.holder) if client.holder is not None else None
+        if server is not None:
+            for name in sorted(client.passed_over - client.parameters_due()):
+                yield from _fidelity(said, name, server, client)
+            client.passed_over.clear()
 
     # -- the server's side ---------------------------------------------------------------------------------------------
 
@@ -220,14 +221,15 @@ class PoolingJudge:
         if turn is not None and is_sure:
             if (name := statement_named(turn.instance)) is not None:
                 used = name, server.statements.known.get(name)
+                self.found.learn(used[1], said.instance)
             server.statements.learn(turn.instance, said.instance)
-        if client is not None and turn is not None and said.instance.name in DONE and turn.instance is client.refusal:
-            client.refusal = None  # it has not failed
-        stands_in = client is not None and turn is not None and turn.instance is client.refusal
+        stands_in = client is not None and turn is not None and _is_in(turn.instance, client.refusals)
+        if client is not None and turn is not None and stands_in and said.instance.name in DONE:
+            client.refusals = [one for one in client.refusals if one is not turn.instance]  # it has not failed
         if client is not None and owner == server.holder:
-            client.due.append(Due(said, turn is not None, used))
-        elif client is not None and stands_in and said.instance.name in ASYNCHRONOUS:
-            client.due.append(Due(said, is_reply=False))  # said beside what stands in for the client's request
+            client.due.append(Due(said, turn is not None and said.instance.name != "ParameterStatus", used))
+        elif client is not None and _is_for_session(said.instance, stands_in=stands_in):
+            client.due.append(Due(said, is_reply=False))  # said beside what the pooler has asked
         elif client is None and turn is None:
             server.stray.append(Due(said, is_reply=False))
         elif client is not None and owner is not None:
@@ -238,19 +240,35 @@ class PoolingJudge:
 
     def _request(self, said: Said, server: Connection, client: Connection | None) -> Iterator[Violation]:
         server.stray.clear()
+        server.note(said.instance)
         if not server.welcomed or (client is None and server.holder is not None):
             return  # whose requests are not known, any more: nothing to compare with
         is_forwarded = client is not None and _forwarded(said, client, server)
+        server.last = said.instance
         server.owners[id(said.instance)] = (said.instance, server.holder if is_forwarded else None)
-        if not is_forwarded and said.instance.name not in INJECTED:
+        if not (self._is_own(said.instance, server) or is_forwarded):
             yield _broken(TRANSPARENCY, said, f"the server is asked {said.instance.name} as no client has asked it")
+        _learn_own(said.instance, server, is_forwarded=is_forwarded)
         if client is None:
             return
-        if is_forwarded or said.instance.name == "Query":
-            client.refusal = None if is_forwarded else said.instance
+        if is_forwarded:
+            client.refusals.clear()
+        elif said.instance.name == "Query":
+            client.refusals.append(said.instance)
         if is_forwarded and client.fresh:
             client.fresh = False
-            yield from _fidelity(said, server, client)
+            for name in sorted(server.parameters.keys() - client.parameters_due()):
+                yield from _fidelity(said, name, server, client)
+
+    def _is_own(self, request: Instance, server: Connection) -> bool:
+        """Return whether a pooler may say this to a server of its own accord."""
+        if request.name == "Execute":
+            return request["portal"] in server.opened
+        if request.name != "Bind":
+            return request.name in INJECTED
+        statement = server.injected.get(statement_named(request) or b"")
+        of_clients = (known for client in self.clients.values() for known in client.statements.known.values())
+        return statement is not None and all(known != statement for known in of_clients)
 
     # -- leases --------------------------------------------------------------------------------------------------------
 
@@ -262,7 +280,9 @@ class PoolingJudge:
         if not server.judge.idle or server.judge.status != b"I":
             yield _broken(RELEASE, lease, f"{lease}: status {server.judge.status!r}, owed {server.judge.owed}")
         server.holder, client.holder = lease.client, lease.server
-        client.fresh, client.fakes, client.refusal = True, 0, None
+        client.fresh, client.fakes = True, 0
+        client.passed_over.clear()
+        client.refusals.clear()
         client.due.extend(server.stray)  # nobody's, and perhaps not read before the lease began
 
     def _released(self, lease: Released) -> Iterator[Violation]:
@@ -286,23 +306,73 @@ class PoolingJudge:
         (self.clients if gone.side is Side.CLIENT else self.servers).pop(gone.connection, None)
 
 
+def _answered_without_server(client: Connection) -> None:
+    """Forget the requests up to one that ends in ReadyForQuery: the pooler has answered them."""
+    while client.asked:
+        asked = client.asked.popleft().instance
+        if asked.name == "Query" and client.refusals:
+            client.refusals.pop(0)
+        if asked.name in ENDS_A_CYCLE:
+            break
+
+
+def _learn_own(request: Instance, server: Connection, *, is_forwarded: bool) -> None:
+    """Note which statements and portals of a server are the pooler's own."""
+    name = statement_named(request)
+    if request.name == "Parse" and name is not None:
+        server.injected.pop(name, None)
+        if not is_forwarded:
+            server.injected[name] = Statement(request["query"], request["types"])
+    elif request.name == "Bind":
+        portal = request["portal"]
+        assert isinstance(portal, bytes)
+        (server.opened.discard if is_forwarded else server.opened.add)(portal)
+
+
+def _is_for_session(said: Instance, *, stands_in: bool) -> bool:
+    """Return whether the client is to get what a server says beside a statement of the pooler's own.
+
+    `stands_in`: that statement stands in for a request of the client.
+    """
+    return said.name == "NotificationResponse" or (stands_in and said.name in ASYNCHRONOUS)
+
+
+def _is_in(request: Instance, requests: list[Instance]) -> bool:
+    return any(one is request for one in requests)
+
+
 def _forwarded(said: Said, client: Connection, server: Connection) -> bool:
     """Return whether a message to a server is the client's next request; if so forget those that were left out."""
     is_copying = any(reading.is_copying for reading in server.judge.readings)
     has_passed_over = False
+    refusals = len(client.refusals)
     for number, asked in enumerate(client.asked):
-        if _is_same(asked, said, but_for_its_name=not (has_passed_over and said.instance.name == "Close")):
+        but_for_its_name = not (has_passed_over and said.instance.name == "Close")
+        if _is_same(asked, said, but_for_its_name=but_for_its_name) and not _asks_for_shape(asked, said, client, server):
             left_out = [client.asked.popleft() for _ in range(number + 1)][:-1]
-            if client.refusal is not None and any(one.instance.name == "Query" for one in left_out):
-                server.owners[id(client.refusal)] = (client.refusal, server.holder)
+            for refusal in client.refusals[len(client.refusals) - _count_queries(left_out) :]:
+                server.owners[id(refusal)] = (refusal, server.holder)
             return True
         if _may_go_to_no_server(asked.instance):
             has_passed_over = True
-        elif asked.instance.name == "Query" and client.refusal is not None:
+        elif asked.instance.name == "Query" and refusals > 0:
             has_passed_over = True  # the pooler's own stands in for it
+            refusals -= 1
         elif asked.instance.name not in VOID or is_copying:
             return False
     return False
+
+
+def _asks_for_shape(asked: Said, said: Said, client: Connection, server: Connection) -> bool:
+    """Return whether a Describe is the pooler's own: it follows what stands for a Parse, and means another statement."""
+    if said.instance.name != "Describe" or server.last is None or server.last.name not in ("Parse", "Close"):
+        return False
+    theirs, meant = server.meant[id(said.instance)], client.meant.get(id(asked.instance))
+    return theirs is not None and meant is not None and theirs.text != meant.text
+
+
+def _count_queries(asked: list[Said]) -> int:
+    return sum(one.instance.name == "Query" for one in asked)
 
 
 def _may_go_to_no_server(request: Instance) -> bool:
@@ -323,8 +393,9 @@ def _delivered(client: Connection, data: bytes) -> Due | None:
     """Strike out what is delivered; what answers nothing may be missing, if the lease was over before it came."""
     for number, due in enumerate(client.due):
         if due.said.data == data:
-            for _ in range(number + 1):
-                client.due.popleft()
+            passed_over = [client.due.popleft() for _ in range(number + 1)][:-1]
+            said = (one.said.instance for one in passed_over)
+            client.passed_over |= {_parameter(one)[0] for one in said if one.name == "ParameterStatus"}
             return due
         if due.is_reply:
             return None
@@ -347,7 +418,23 @@ def _strike_out(client: Connection, name: str) -> set[str]:
     return names
 
 
-def _used(said: Said, client: Connection, request: Instance, due: Due) -> Iterator[Violation]:
+class FoundTypes:
+    """The types that servers have found for the parameters of statements, which a pooler may give them again."""
+
+    def __init__(self) -> None:
+        self._found: set[tuple[Statement, Item]] = set()
+
+    def learn(self, statement: Statement | None, reply: Instance) -> None:
+        """Learn the reply to a Describe of a statement."""
+        if statement is not None and reply.name == "ParameterDescription":
+            self._found.add((statement, reply["types"]))
+
+    def is_same(self, own: Statement, theirs: Statement) -> bool:
+        """Return whether two statements say the same."""
+        return own == theirs or (own.text == theirs.text and (own, theirs.types) in self._found)
+
+
+def _used(said: Said, client: Connection, request: Instance, due: Due, found: FoundTypes) -> Iterator[Violation]:
     """Judge whether the server used the statement that the client meant."""
     meant = statement_named(request)
     if said.instance.name not in USED or due.used is None or meant is None:
@@ -360,23 +447,29 @@ def _used(said: Said, client: Connection, request: Instance, due: Due) -> Iterat
         yield _broken(STATEMENTS, said, f"{meant!r} became {name!r}, which nobody has prepared on this server")
     elif own is None and client.statements.is_sure:
         yield _broken(STATEMENTS, said, f"the client has prepared no {meant!r}, and got {theirs.text!r}")
-    elif own is not None and own != theirs:
+    elif own is not None and not found.is_same(own, theirs):
         yield _broken(STATEMENTS, said, f"the client has prepared {own} as {meant!r}, and got {theirs}")
+
+
+def _parameter(instance: Instance) -> tuple[bytes, bytes]:
+    """Return the name and the value that a ParameterStatus reports."""
+    name, value = instance["parameter"], instance["setting"]
+    assert isinstance(name, bytes)
+    assert isinstance(value, bytes)
+    return name, value
 
 
 def _note_parameter(connection: Connection, instance: Instance) -> None:
     if instance.name == "ParameterStatus":
-        name, value = instance["parameter"], instance["setting"]
-        assert isinstance(name, bytes)
-        assert isinstance(value, bytes)
+        name, value = _parameter(instance)
         connection.parameters[name] = value
+        connection.reported.add((name, value))
 
 
-def _fidelity(said: Said, server: Connection, client: Connection) -> Iterator[Violation]:
-    for name in FOLLOWED:
-        theirs, told = server.parameters.get(name), client.parameters.get(name)
-        if theirs != told:
-            yield _broken(FIDELITY, said, f"{name.decode()} is {theirs!r}, and the client was told {told!r}")
+def _fidelity(said: Said, name: bytes, server: Connection, client: Connection) -> Iterator[Violation]:
+    theirs, told = server.parameters.get(name), client.parameters.get(name)
+    if theirs != told:
+        yield _broken(FIDELITY, said, f"{name.decode()} is {theirs!r}, and the client was told {told!r}")
 
 
 def _broken(rule: Rule, event: Event, what: str) -> Violation:

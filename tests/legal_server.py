@@ -2,8 +2,8 @@
 
 `LegalServer` is the far end of a server connection.  It reads requests as they come and says nothing by itself: a test
 lets it speak, message by message, and draws what it says (`spec.conversations.Server`).  What it says bears the tag of
-the client whose text, values or data it works on; the statements that a pooler runs for itself it answers from a table,
-`OWN`, under a tag that no client may ever see.
+the client whose text, values or data it works on; the statements that a pooler runs for itself it answers as
+`own_statements` says, under a tag that no client may ever see.
 
 A tag is `<c7>`: in texts within a comment, elsewhere as it is.
 """
@@ -27,10 +27,10 @@ from spec.semantics import Request
 from spec.session import Judge
 from spec.statements import renamed, statement_named
 from tests.memory import MemoryPort
+from tests.own_statements import POOLER, Answer, Settings, answer, own_statements
 
 TAG = re.compile(rb"<(\w+)>")
 COMMENT = re.compile(rb" ?/\*<(\w+)>\*/")
-POOLER = b"pooler"  # the tag of what a server says while it works for the pooler itself
 NO_TAG = b""
 SHARED = b"s"  # the name of statements whose texts bear no tag, if their values can bear it
 
@@ -41,8 +41,26 @@ LASTING = {
     b"UNLISTEN *": Meaning(b"UNLISTEN"),
     b"CREATE TEMP TABLE mine ()": Meaning(b"CREATE TABLE"),
     b"SELECT pg_advisory_lock(1)": Meaning(b"SELECT %d", width=1),
+    b"SET application_name TO mine": Meaning(b"SET"),
+    b"SET TimeZone TO mine": Meaning(b"SET"),
+    b"SET my.own TO mine": Meaning(b"SET"),
+    b"RESET application_name": Meaning(b"RESET"),
+    b"RESET ALL": Meaning(b"RESET"),
+    b"DISCARD ALL": Meaning(b"DISCARD ALL"),
+    b"DEALLOCATE ALL": Meaning(b"DEALLOCATE ALL"),
 }
-"""Texts beside those of all scripts: they leave something in the session that pins a lease."""
+"""Texts beside those of all scripts: they leave something in the session, which pins the lease or follows the client."""
+
+CHANGES: dict[bytes, str] = {
+    b"SET application_name TO mine": "application_name",
+    b"SET TimeZone TO mine": "timezone",
+    b"SET my.own TO mine": "my.own",
+}
+"""The settings that these texts give a value, which is the tag of their client."""
+RESETS = (b"RESET ALL", b"DISCARD ALL")
+FORGETS = (b"DEALLOCATE ALL", b"DISCARD ALL")
+SESSION_SETTINGS = {"client_encoding": "UTF8", "TimeZone": "UTC", "application_name": ""}
+"""The parameters that the server reports, with its own values."""
 
 
 def tags(data: bytes) -> set[bytes]:
@@ -91,6 +109,7 @@ class Owned(Meaning):
     """What a text means, and the tag in it."""
 
     owner: bytes = NO_TAG
+    text: bytes = b""  # without the tag
 
 
 class Meanings(Mapping[bytes, tuple[Meaning, ...]]):
@@ -99,46 +118,19 @@ class Meanings(Mapping[bytes, tuple[Meaning, ...]]):
     known = MEANINGS | LASTING
 
     def __getitem__(self, text: bytes) -> tuple[Meaning, ...]:
-        found = COMMENT.search(text)
-        meaning = self.known.get(COMMENT.sub(b"", text), MISSING)
+        found, plain = COMMENT.search(text), COMMENT.sub(b"", text)
+        own = answer(plain.decode(), Settings({}), min) if found is None else None
+        if own is not None:
+            return (Owned(own.tag, None if own.columns is None else len(own.columns), owner=POOLER, text=plain),)
+        meaning = self.known.get(plain, MISSING)
         values = {field.name: getattr(meaning, field.name) for field in fields(Meaning)}
-        return (Owned(**values, owner=found[1] if found else NO_TAG),)
+        return (Owned(**values, owner=found[1] if found else NO_TAG, text=plain),)
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.known)
 
     def __len__(self) -> int:
         return len(self.known)
-
-
-# -- what the pooler asks for itself -----------------------------------------------------------------------------------
-
-OWN: dict[
-    str, tuple[bytes, str]
-] = {  # the beginning of a statement -> its tag, and what is counted to know its columns
-    "SELECT EXISTS ": (b"SELECT 1", "EXISTS ("),
-    "SELECT pg_catalog.set_config": (b"SELECT 1", "pg_catalog.set_config("),
-    "SELECT pg_catalog.pg_advisory_unlock_all()": (b"SELECT 1", "SELECT"),
-    "ROLLBACK": (b"ROLLBACK", ""),
-    "CLOSE ALL": (b"CLOSE CURSOR ALL", ""),
-    "SET SESSION AUTHORIZATION DEFAULT": (b"SET", ""),
-    "RESET ALL": (b"RESET", ""),
-    "UNLISTEN *": (b"UNLISTEN", ""),
-    "DISCARD TEMP": (b"DISCARD TEMP", ""),
-    "DISCARD SEQUENCES": (b"DISCARD SEQUENCES", ""),
-    "DEALLOCATE ALL": (b"DEALLOCATE ALL", ""),
-    "DISCARD ALL": (b"DISCARD ALL", ""),
-}
-"""The statements of the pooler's own.  What yields columns yields one row: of truths where it asks whether EXISTS."""
-
-SEPARATOR = re.compile(r"; ?(?=(?:[^']*'[^']*')*[^']*$)")  # a semicolon outside of quotes
-APPLICATION = re.compile(r"'application_name', E'([^']*)'")
-RESETS = ("RESET ALL", "DISCARD ALL")
-
-
-def own_statements(text: bytes) -> list[str]:
-    """The statements of a Query of the pooler's own; `;` has none."""
-    return [statement for statement in SEPARATOR.split(text.decode()) if statement.strip()]
 
 
 # -- the server --------------------------------------------------------------------------------------------------------
@@ -159,7 +151,8 @@ class LegalServer(Server):
         self.own: deque[Instance] = deque()  # what is still to be said for the pooler itself
         self.is_for_pooler = True  # and not in place of a client's statement that is not to run
         self.askers: dict[bytes, bytes] = {}  # portal -> the tag of the values that were bound
-        self.application = b""
+        self.settings = Settings(dict(SESSION_SETTINGS))
+        self.ready: Instance | None = None  # to be said when all parameters that have changed are reported
         self.complaints: list[str] = []
         port.far = self
 
@@ -172,6 +165,7 @@ class LegalServer(Server):
             if len(found := tags(heard.data)) > 1:
                 self.complaints.append(f"{heard.instance.name} with the tags {found}")
             if heard.instance.name == "StartupMessage":
+                self.settings.user = dict(heard.instance["parameters"])[b"user"].decode()  # type: ignore[arg-type]
                 self._let_in()
 
     def ended(self) -> None:
@@ -179,8 +173,8 @@ class LegalServer(Server):
 
     def _let_in(self) -> None:
         self.tell(say.AUTHENTICATED)
-        for name, value in (("client_encoding", b"UTF8"), ("TimeZone", b"UTC"), ("application_name", b"")):
-            self.tell(backend("ParameterStatus", parameter=name.encode(), setting=value))
+        for name, value in SESSION_SETTINGS.items():
+            self.tell(reported(name, value))
         self.tell(backend("BackendKeyData", process_id=self.number, key=self.number.to_bytes(4, "big")))
         self.tell(say.ready())
 
@@ -203,7 +197,8 @@ class LegalServer(Server):
 
     def tell(self, instance: Instance) -> None:
         """Say a message; what is said must be legal."""
-        assert not self.judge.hear(instance), instance
+        wrong = self.judge.hear(instance)
+        assert not wrong, (instance, wrong)
         self.port.say(encode(instance))
 
     def leave(self) -> None:
@@ -238,12 +233,22 @@ class LegalServer(Server):
 
     def begin(self, request: Request):  # type: ignore[no-untyped-def]
         self.own.clear()
-        if request.kind == "Query" and not tags(request.text("query")):
+        if request.kind == "Query" and not COMMENT.search(request.text("query")):
             self.own.extend(self._own_reply(request.text("query")))
             self.is_for_pooler = all(said.name != "ErrorResponse" for said in self.own)
         return [] if self.own else super().begin(request)
 
     def answer(self, request: Request, is_waited_for: bool) -> Instance | None:
+        said = self.ready or self._answer(request, is_waited_for)
+        if said is None or said.name != "ReadyForQuery":
+            return said
+        if self.status == b"I":
+            self.settings.keep()
+        changed = self.settings.unreported()
+        self.ready = said if changed else None
+        return reported(*changed) if changed else said
+
+    def _answer(self, request: Request, is_waited_for: bool) -> Instance | None:
         if self.own:
             return self._own_answer()
         canceled, self.canceled = self.canceled, False
@@ -253,21 +258,60 @@ class LegalServer(Server):
         return super().answer(request, is_waited_for)
 
     def noise(self) -> Instance:
+        """What a client's statement sets is its client's, what changes otherwise is the server's own value."""
         noise = super().noise()
-        if noise.name == "ParameterStatus":
-            self.application = b"x"
-        return self.marked(noise, self.request) if self.request is not None else noise
+        owner = self.owner(self.request) if self.request is not None else NO_TAG
+        if noise.name != "ParameterStatus":
+            return self.marked(noise, self.request) if self.request is not None else noise
+        name, value = "application_name", f"x<{owner.decode()}>"
+        if owner not in (NO_TAG, POOLER):
+            self.settings.set(name, value)
+        elif name not in self.settings.own:
+            value = self.settings.defaults[name] = "x"
+        self.settings.told[name] = value
+        return reported(name, value)
 
     def message(self, name: str, request: Request) -> Instance:
         return self.marked(super().message(name, request), request)
 
     def _said(self, name: str, request: Request) -> Instance:
+        meaning, was = self.runs[0].meaning if self.runs else None, self.status
         said = super()._said(name, request)
+        if name == "ErrorResponse":
+            self.settings.go_back()
+        elif name == "CommandComplete" and isinstance(meaning, Owned):
+            self._runs(meaning, was)
         if name == "BindComplete":
             found = tags(encode(request.instance))
             self.askers[request.text("portal")] = found.pop() if found else NO_TAG
             self._check(request)
         return said
+
+    def _fails(self, meaning: Meaning) -> bool:
+        return super()._fails(meaning) or (meaning.tag == b"DISCARD ALL" and self.status != b"I")
+
+    def _runs(self, meaning: Owned, status: bytes) -> None:
+        """A statement has succeeded at this transaction status."""
+        if meaning.owner == POOLER and (own := answer(meaning.text.decode(), self.settings, min)) is not None:
+            self._change(own)
+        elif meaning.tag == b"COMMIT" and status != b"E":
+            self.settings.keep()
+        elif meaning.tag in (b"COMMIT", b"ROLLBACK"):
+            self.settings.go_back()
+        elif meaning.text in CHANGES:
+            self.settings.set(CHANGES[meaning.text], f"<{meaning.owner.decode()}>")
+        elif meaning.text in RESETS:
+            self.settings.own.clear()
+        elif meaning.text == b"RESET application_name":
+            self.settings.set("application_name", None)
+        if meaning.text in FORGETS:
+            self.statements.clear()
+
+    def _change(self, own: Answer) -> None:
+        if own.resets:
+            self.settings.own.clear()
+        for name, value in own.changes:
+            self.settings.set(name, value)
 
     def _check(self, request: Request) -> None:
         """Whoever binds must have prepared it."""
@@ -295,7 +339,7 @@ class LegalServer(Server):
     def marked(self, said: Instance, request: Request) -> Instance:
         """Put the tag into what bears one."""
         owner = self.owner(request)
-        if owner == POOLER and said.name in ("ErrorResponse", "ParameterStatus"):
+        if owner == POOLER and said.name in ("ErrorResponse", "NotificationResponse"):
             return said  # these concern whoever holds the connection
         mark = b"<" + owner + b">" if owner else b""
         changed = dict(said.fields)
@@ -311,8 +355,6 @@ class LegalServer(Server):
                 changed["fields"] = (*said["fields"], (b"D", text))  # type: ignore[misc]
             case "NotificationResponse":
                 changed["channel"] = b"here" + mark
-            case "ParameterStatus":
-                changed["setting"] = self.application = b"x" + mark
             case "FunctionCallResponse":
                 changed["result"] = mark
         return Instance(said.sender, said.name, changed)
@@ -325,43 +367,41 @@ class LegalServer(Server):
         if not statements:
             yield say.EMPTY
         for statement in statements:
-            beginning = next((start for start in OWN if statement.startswith(start)), None)
-            if beginning is None:  # what it sends in place of a statement that is not to run
+            made = answer(statement, self.settings, self.pick)
+            if made is None:  # what it sends in place of a statement that is not to run
                 yield backend(
                     "ErrorResponse", fields=((b"S", b"ERROR"), (b"V", b"ERROR"), (b"C", b"42601"), (b"M", text))
                 )
                 break
-            tag, counted = OWN[beginning]
-            width = statement.count(counted) if counted else 0
-            if width:
-                yield backend("RowDescription", columns=((b"<" + POOLER + b">", 0, 0, 16, 1, -1, 0),) * width)
-                yield backend("DataRow", values=tuple(self.pick((b"f", b"t")) for _ in range(width)))
-            yield from self._reported(statement)
-            yield say.complete(tag)
+            if made.columns is not None:
+                yield backend("RowDescription", columns=tuple((name, 0, 0, 16, 1, -1, 0) for name in made.columns))
+            for row in made.rows:
+                yield backend("DataRow", values=row)
+            self._change(made)
+            yield say.complete(made.tag)
         yield say.ready()
-
-    def _reported(self, statement: str) -> Iterator[Instance]:
-        """Tell the parameter that a statement changes."""
-        found = APPLICATION.search(statement)
-        value = found[1].encode() if found else b"" if statement in RESETS else self.application
-        if value != self.application:
-            self.application = value
-            yield backend("ParameterStatus", parameter=b"application_name", setting=value)
 
     def _own_answer(self) -> Instance:
         """Return the next message for the pooler, which now and then is an error."""
         said = self.own.popleft()
         if said.name in ("RowDescription", "CommandComplete") and self.happens(30):
-            self.own = deque((say.ready(self.status),))
-            return say.error(code=b"XX000")
-        if said.name == "ErrorResponse" and self.status == b"T":
-            self.status = b"E"
+            self.own = deque((say.ready(),))
+            said = say.error(code=b"XX000")
+        if said.name == "ErrorResponse":
+            self.settings.go_back()
+            self.status = b"E" if self.status == b"T" else self.status
         elif said.name == "CommandComplete" and said["tag"] == b"ROLLBACK":
             self.status = b"I"
-        elif said.name == "CommandComplete" and said["tag"] in (b"DEALLOCATE ALL", b"DISCARD ALL"):
+            self.settings.go_back()
+        elif said.name == "CommandComplete" and said["tag"] in FORGETS:
             self.statements.clear()
         elif said.name == "ReadyForQuery":
             said = say.ready(self.status)
             self.statements.pop(b"", None)
             self.portals.clear()
         return said
+
+
+def reported(name: str, value: str) -> Instance:
+    """Make the ParameterStatus that reports a parameter."""
+    return backend("ParameterStatus", parameter=name.encode(), setting=value.encode())

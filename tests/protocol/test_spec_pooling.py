@@ -11,7 +11,8 @@ from spec.codec import Instance, backend, encode, frontend
 from spec.conversation import RULE as CONVERSATION
 from spec.events import Canceled, Event, Gone, Leased, Released, Said, Side
 from spec.messages import Sender
-from spec.pooling import RULES, PoolingJudge
+from spec.pooling import PoolingJudge
+from spec.pooling_rules import RULES
 
 STARTUP = frontend("StartupMessage", minor=0, parameters=((b"user", b"u"), (b"database", b"d")))
 QUERY, OTHER = frontend("Query", query=b"SELECT 1"), frontend("Query", query=b"DISCARD ALL")
@@ -43,6 +44,10 @@ def logged_in(side: Side, number: int, zone: bytes = b"UTC") -> list[Event]:
         ready(),
     )
 
+
+IN_TOKYO = backend("ParameterStatus", parameter=b"TimeZone", setting=b"Asia/Tokyo")
+RUN = (say.parse(b"SELECT 0", b"mine"), say.bind(statement=b"mine", portal=b"mine"), say.execute(0, b"mine"), say.SYNC)
+RUN_DONE = (say.PARSED, say.BOUND, backend("DataRow", values=(b"0",)), DONE, ready())
 
 BEGIN = [
     *logged_in(Side.CLIENT, 1),
@@ -155,11 +160,35 @@ LEGAL: dict[str, list[Event]] = {
         [*own(say.error()), *said(Side.CLIENT, 1, ERROR)],
         answered(1, ready(), DISCARDED, ready()),
     ),
-    "parameters told before the first request": [
-        *said(Side.SERVER, 7, backend("ParameterStatus", parameter=b"TimeZone", setting=b"Asia/Tokyo")),
+    "two statements that are not to run, one behind the other": lease(
+        1,
+        [QUERY, QUERY, OTHER],
+        [say.query(b"pgpooler_refuses_1"), say.query(b"pgpooler_refuses_2"), OTHER],
+        [*own(say.error()), *said(Side.CLIENT, 1, ERROR), *answered(1, ready())],
+        [*own(say.error()), *said(Side.CLIENT, 1, ERROR), *answered(1, ready(), DISCARDED, ready())],
+    ),
+    "a batch of the pooler's own before the client's": [
         *said(Side.CLIENT, 1, QUERY),
         Leased(1, 7),
-        *said(Side.CLIENT, 1, backend("ParameterStatus", parameter=b"TimeZone", setting=b"Asia/Tokyo")),
+        *said(Side.SERVER, 7, *RUN, *RUN_DONE),
+        *said(Side.SERVER, 7, QUERY),
+        *answered(1, *REPLY, ready()),
+        Released(1, 7),
+    ],
+    "a ReadyForQuery kept back until the pooler has taken a change back": [
+        *asked(1),
+        *answered(1, *REPLY),
+        *said(Side.SERVER, 7, IN_TOKYO, ready()),
+        *said(Side.SERVER, 7, OTHER, backend("ParameterStatus", parameter=b"TimeZone", setting=b"UTC")),
+        *own(DISCARDED, ready()),
+        *said(Side.CLIENT, 1, ready()),
+        Released(1, 7),
+    ],
+    "parameters told before the first request": [
+        *said(Side.SERVER, 7, IN_TOKYO),
+        *said(Side.CLIENT, 1, QUERY),
+        Leased(1, 7),
+        *said(Side.CLIENT, 1, IN_TOKYO),
         *said(Side.SERVER, 7, QUERY),
         *answered(1, *REPLY, ready()),
         Released(1, 7),
@@ -310,18 +339,42 @@ WRONG: dict[str, tuple[str, list[Event]]] = {
     ),
     "handed on with a reply owed": ("release", [*asked(1), Gone(Side.CLIENT, 1), Released(1, 7), Leased(2, 7)]),
     "leased twice": ("exclusion", [Leased(1, 7), Leased(2, 7)]),
-    "another time zone": (
+    "another time zone": ("fidelity", [*said(Side.SERVER, 7, IN_TOKYO), *CLEANED, *asked(1)]),
+    "another time zone that the client has not heard of when the server is ready": (
         "fidelity",
+        [*said(Side.SERVER, 7, IN_TOKYO), *asked(1), *answered(1, *REPLY, ready())],
+    ),
+    "a parameter that the server reports in a reply, kept back": (
+        "fidelity",
+        [*asked(1), *said(Side.SERVER, 7, IN_TOKYO), *answered(1, *REPLY, ready())],
+    ),
+    "a parameter that no server has reported": (
+        "fidelity",
+        [*said(Side.CLIENT, 1, QUERY), Leased(1, 7), *said(Side.CLIENT, 1, IN_TOKYO)],
+    ),
+    "a statement of the pooler's own that reaches the client": (
+        "isolation",
         [
-            *said(Side.SERVER, 7, backend("ParameterStatus", parameter=b"TimeZone", setting=b"Asia/Tokyo")),
-            *asked(1),
+            *said(Side.CLIENT, 1, QUERY),
+            Leased(1, 7),
+            *said(Side.SERVER, 7, *RUN, *RUN_DONE),
+            *said(Side.CLIENT, 1, DONE),
+        ],
+    ),
+    "a Bind of the pooler's own to what a client has prepared": (
+        "transparency",
+        [
+            *prepared(1, b"p1"),
+            *said(Side.CLIENT, 2, QUERY),
+            Leased(2, 7),
+            *said(Side.SERVER, 7, say.parse(TEXT, b"p2"), say.bind(b"mine", statement=b"p2")),
         ],
     ),
     "a setting of the client's that the server does not have": (
         "fidelity",
         [
             *asked(1, say.query(b"SET TimeZone TO 'Asia/Tokyo'")),
-            *answered(1, backend("ParameterStatus", parameter=b"TimeZone", setting=b"Asia/Tokyo")),
+            *answered(1, IN_TOKYO),
             *answered(1, say.complete(b"SET"), ready()),
             Released(1, 7),
             *said(Side.CLIENT, 1, QUERY),

@@ -50,8 +50,10 @@ ENDS_EVERYTHING = encode(say.COPY_FAIL) + encode(say.SYNC)
 
 def requests() -> st.SearchStrategy[list[Instance]]:
     """What clients ask: any script, named statements, and now and then something that lasts."""
-    lasting = st.sampled_from(sorted(LASTING)).map(lambda text: [say.query(text)])
-    return scripts() | named_scripts() | lasting
+    text = st.sampled_from(sorted(LASTING))
+    simple = text.map(lambda text: [say.query(text)])
+    extended = text.map(lambda text: [say.parse(text), say.bind(), say.execute(), say.SYNC])
+    return scripts() | named_scripts() | simple | extended
 
 
 class TaggedClient(Client):
@@ -116,6 +118,7 @@ class WholeDataPlane(RuleBasedStateMachine):
         self.clients: list[TaggedClient] = []
         self.servers: list[LegalServer] = []
         self.holders: dict[int, int] = {}  # server -> client, as of the events that were looked at
+        self.cleaned: dict[int, int] = {}  # server -> the client that held it last
         self.looked_at = 0
         self.break_something()
         self.connect("alice", None, has_name=False, count=2)
@@ -265,7 +268,7 @@ class WholeDataPlane(RuleBasedStateMachine):
     def look(self) -> None:
         self.world.check_limits()
         for event, violation in self.sides.violations:
-            raise AssertionError((violation.rule.name, violation.message, self.sides.history(event)[-20:]))
+            raise AssertionError((violation.rule.name, violation.message, self.sides.history(event)[-20:], [str(e)[:200] for e in self.sides.events[-40:]], self.sides.judge.clients[event.connection].due))
         for server in self.servers:
             assert not server.complaints, server.complaints
         for client in self.clients:
@@ -277,21 +280,15 @@ class WholeDataPlane(RuleBasedStateMachine):
         owners = {client.session.number: client.tag for client in self.clients}  # type: ignore[union-attr]
         for event in self.sides.events[self.looked_at :]:
             if isinstance(event, Leased):
-                self.holders[event.server] = event.client
+                self.holders[event.server] = self.cleaned[event.server] = event.client
             elif isinstance(event, Released):
                 self.holders.pop(event.server, None)
             elif isinstance(event, Said) and (event.side is Side.CLIENT or event.instance.sender is Sender.FRONTEND):
                 client = event.connection if event.side is Side.CLIENT else self.holders.get(event.connection, 0)
+                if not client and event.instance.name == "Close":  # what the client before has left
+                    client = self.cleaned.get(event.connection, 0)
                 strange = tags(event.data) - {owners.get(client, b"")}
-                assert not strange, (
-                    strange,
-                    event,
-                    [
-                        str(e)[:150]
-                        for e in self.sides.events
-                        if getattr(e, "connection", getattr(e, "client", 0)) in (6, 5) and "backend" not in str(e)
-                    ],
-                )
+                assert not strange, (strange, event)
         self.looked_at = len(self.sides.events)
 
     # -- the end -------------------------------------------------------------------------------------------------------
