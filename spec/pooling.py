@@ -48,12 +48,13 @@ from spec.types import Item
 class Due:
     """What a client has not got yet.  `is_reply`: it answers something.
 
-    `used`: the name of the statement that the server used for it, and what that was prepared of, if that is known.
+    `answers`: what.  `used`: the name of the statement that the server used for it, and what that was prepared of, if that is known.
     """
 
     said: Said
     is_reply: bool
     used: tuple[bytes, Statement | None] | None = None
+    answers: Instance | None = None
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Connection:
     """Of a client: Queries of the pooler's own that may fail in the place of the client's."""
     prepared: dict[bytes, Statement] = field(default_factory=dict)  # what names stand for if nothing fails
     meant: dict[int, Statement | None] = field(default_factory=dict)  # of a client: what its requests mean by a name
+    served: Instance | None = None  # of a client: the request to a server of whose reply it got something last
     last: Instance | None = None  # of a server: the request before
     injected: dict[bytes, Statement] = field(default_factory=dict)  # of a server: what the pooler prepared by itself
     opened: set[bytes] = field(default_factory=set)  # of a server: portals that the pooler bound by itself
@@ -86,7 +88,8 @@ class Connection:
         name = statement_named(request)
         if self.judge.idle:
             self.prepared, self.meant = dict(self.statements.known), {}
-        if request.name == "Parse" and name is not None:
+        is_free = not name or name not in self.prepared  # otherwise it fails
+        if request.name == "Parse" and name is not None and is_free:
             self.prepared[name] = Statement(request["query"], request["types"])
         self.meant[id(request)] = self.prepared.get(name) if name is not None else None
 
@@ -151,6 +154,7 @@ class PoolingJudge:
         request = turn.instance if turn is not None else None
         if said.instance.name == "ReadyForQuery":
             yield from self._kept_back(said, client)
+        client.served = due.answers if due is not None and due.is_reply else client.served
         if due is not None and request is not None:
             yield from _used(said, client, request, due, self.found)
         elif due is None:
@@ -227,7 +231,8 @@ class PoolingJudge:
         if client is not None and turn is not None and stands_in and said.instance.name in DONE:
             client.refusals = [one for one in client.refusals if one is not turn.instance]  # it has not failed
         if client is not None and owner == server.holder:
-            client.due.append(Due(said, turn is not None and said.instance.name != "ParameterStatus", used))
+            is_reply = turn is not None and said.instance.name != "ParameterStatus"
+            client.due.append(Due(said, is_reply, used, turn.instance if turn is not None else None))
         elif client is not None and _is_for_session(said.instance, stands_in=stands_in):
             client.due.append(Due(said, is_reply=False))  # said beside what the pooler has asked
         elif client is None and turn is None:
@@ -244,6 +249,8 @@ class PoolingJudge:
         if not server.welcomed or (client is None and server.holder is not None):
             return  # whose requests are not known, any more: nothing to compare with
         is_forwarded = client is not None and _forwarded(said, client, server)
+        if client is not None and not is_forwarded:
+            is_forwarded = _comes_second(said, client, server)
         server.last = said.instance
         server.owners[id(said.instance)] = (said.instance, server.holder if is_forwarded else None)
         if not (self._is_own(said.instance, server) or is_forwarded):
@@ -293,6 +300,8 @@ class PoolingJudge:
             return
         client.holder = None
         left = {due.said.instance.name for due in client.due if due.is_reply}
+        if server is not None:  # what it said by itself may not have been read before the lease was over
+            server.stray = [due for due in client.due if due.answers is None and not due.is_reply]
         client.due.clear()
         if left and not lease.lost and not client.judge.is_over and not (left <= REPLACED and client.fakes):
             yield _broken(TRANSPARENCY, lease, f"{lease}: the client never got {', '.join(sorted(left))}")
@@ -369,6 +378,22 @@ def _asks_for_shape(asked: Said, said: Said, client: Connection, server: Connect
         return False
     theirs, meant = server.meant[id(said.instance)], client.meant.get(id(asked.instance))
     return theirs is not None and meant is not None and theirs.text != meant.text
+
+
+def _comes_second(said: Said, client: Connection, server: Connection) -> bool:
+    """Return whether of two requests that are the same this second one is the client's; then the first is not.
+
+    Only the replies could tell them apart: the client has got nothing of those to the first.
+    """
+    first = server.last
+    if said.instance.name not in ("Parse", "Describe") or first != said.instance or client.served is first:
+        return False
+    if server.owners.get(id(first), (None, None))[1] != server.holder:
+        return False
+    assert first is not None
+    server.owners[id(first)] = (first, None)
+    client.due = deque(due for due in client.due if due.answers is not first)
+    return True
 
 
 def _count_queries(asked: list[Said]) -> int:

@@ -121,7 +121,9 @@ class Meanings(Mapping[bytes, tuple[Meaning, ...]]):
         found, plain = COMMENT.search(text), COMMENT.sub(b"", text)
         own = answer(plain.decode(), Settings({}), min) if found is None else None
         if own is not None:
-            return (Owned(own.tag, None if own.columns is None else len(own.columns), owner=POOLER, text=plain),)
+            if own.columns is None:
+                return (Owned(own.tag, owner=POOLER, text=plain),)
+            return (Owned(b"SELECT %d", len(own.columns), owner=POOLER, text=plain),)
         meaning = self.known.get(plain, MISSING)
         values = {field.name: getattr(meaning, field.name) for field in fields(Meaning)}
         return (Owned(**values, owner=found[1] if found else NO_TAG, text=plain),)
