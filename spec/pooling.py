@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from spec.codec import Instance
 from spec.conversation import ASYNCHRONOUS, ENDS_A_CYCLE, Rule
 from spec.events import Canceled, Event, Gone, Leased, Released, Said, Side
+from spec.forwarding import comes_second, forwarded, is_own_column, learn_own, may_go_to_no_server
 from spec.messages import Sender
 from spec.pooling_rules import (
     ACKNOWLEDGED,
@@ -37,74 +37,11 @@ from spec.pooling_rules import (
     REPLACED,
     STATEMENTS,
     TRANSPARENCY,
-    VOID,
 )
+from spec.pooling_state import Connection, Due, note_parameter, parameter
 from spec.session import Judge, Violation
-from spec.statements import USED, Statement, Statements, renamed, statement_named
+from spec.statements import USED, Statement, Statements, statement_named
 from spec.types import Item
-
-
-@dataclass(frozen=True)
-class Due:
-    """What a client has not got yet.  `is_reply`: it answers something.
-
-    `used`: the name of the statement that the server used for it, and what that was prepared of, if that is known.
-    """
-
-    said: Said
-    is_reply: bool
-    used: tuple[bytes, Statement | None] | None = None
-
-
-@dataclass
-class Connection:
-    """What is known of one connection."""
-
-    judge: Judge
-    parameters: dict[bytes, bytes] = field(default_factory=dict)
-    reported: set[tuple[bytes, bytes]] = field(default_factory=set)  # every value that one of them ever had
-    statements: Statements = field(default_factory=Statements)
-    holder: int | None = None  # of a server connection: the client that holds it; of a client: the server it holds
-    welcomed: bool = False  # the first ReadyForQuery has come
-    asked: deque[Said] = field(default_factory=deque)  # of a client: requests not forwarded yet
-    due: deque[Due] = field(default_factory=deque)  # of a client
-    owners: dict[int, tuple[Instance, int | None]] = field(default_factory=dict)  # of a server: whose a request is
-    stray: list[Due] = field(default_factory=list)  # of a server: what it said by itself since it was asked something
-    passed_over: set[bytes] = field(default_factory=set)  # of a client: parameters it was not told when they came
-    fakes: int = 0  # of a client: messages of the pooler's own in this lease
-    fresh: bool = False  # of a client: nothing has been forwarded in this lease
-    refusals: list[Instance] = field(default_factory=list)
-    """Of a client: Queries of the pooler's own that may fail in the place of the client's."""
-    prepared: dict[bytes, Statement] = field(default_factory=dict)  # what names stand for if nothing fails
-    meant: dict[int, Statement | None] = field(default_factory=dict)  # of a client: what its requests mean by a name
-    last: Instance | None = None  # of a server: the request before
-    injected: dict[bytes, Statement] = field(default_factory=dict)  # of a server: what the pooler prepared by itself
-    opened: set[bytes] = field(default_factory=set)  # of a server: portals that the pooler bound by itself
-
-    def note(self, request: Instance) -> None:
-        """Note what a request does to the names of statements, and what it means by one."""
-        name = statement_named(request)
-        if self.judge.idle:
-            self.prepared, self.meant = dict(self.statements.known), {}
-        if request.name == "Parse" and name is not None:
-            self.prepared[name] = Statement(request["query"], request["types"])
-        self.meant[id(request)] = self.prepared.get(name) if name is not None else None
-
-    def parameters_due(self) -> set[bytes]:
-        """Return the names of the parameters of which a client is still to be told."""
-        said = (due.said.instance for due in self.due)
-        return {_parameter(instance)[0] for instance in said if instance.name == "ParameterStatus"}
-
-    def owes(self, client: int) -> bool:
-        """Return whether a server has not answered everything that was forwarded for a client."""
-        owed = self.judge.readings[0].owed
-        return any(self.owners.get(id(request.instance), (None, None))[1] == client for request in owed)
-
-    def owner(self) -> int | None:
-        """Return the client whose request a server answers now; the holder where readings differ and one says so."""
-        turns = [reading.request for reading in self.judge.readings]
-        owners = [self.owners.get(id(turn.instance), (None, self.holder))[1] for turn in turns if turn is not None]
-        return self.holder if self.holder in owners or not owners else owners[0]
 
 
 class PoolingJudge:
@@ -143,7 +80,7 @@ class PoolingJudge:
             if said.instance.name in FORWARDED:
                 client.asked.append(said)
             return
-        _note_parameter(client, said.instance)
+        note_parameter(client, said.instance)
         if not client.welcomed:
             client.welcomed = said.instance.name == "ReadyForQuery"
             return
@@ -151,17 +88,20 @@ class PoolingJudge:
         request = turn.instance if turn is not None else None
         if said.instance.name == "ReadyForQuery":
             yield from self._kept_back(said, client)
+        client.served = due.answers if due is not None and due.is_reply else client.served
         if due is not None and request is not None:
             yield from _used(said, client, request, due, self.found)
         elif due is None:
             yield from self._faked(said, client, request)
         if request is not None:
             client.statements.learn(request, said.instance)
+        elif said.instance.name in ACKNOWLEDGED:  # of which request, nobody can say
+            client.statements = Statements(is_sure=False)
 
     def _faked(self, said: Said, client: Connection, request: Instance | None) -> Iterator[Violation]:
         """Learn what no server said: it may stand for what one said, or for what none was asked."""
         name = said.instance.name
-        if name in ACKNOWLEDGED and request is not None and _may_go_to_no_server(request):
+        if name in ACKNOWLEDGED and request is not None and may_go_to_no_server(request):
             client.asked = deque(asked for asked in client.asked if asked.instance is not request)
         elif name in FAKED:
             client.fakes += 1
@@ -192,8 +132,8 @@ class PoolingJudge:
 
     def _faked_parameter(self, said: Said, client: Connection) -> Iterator[Violation]:
         server = self.servers.get(client.holder) if client.holder is not None else None
-        if server is not None and _parameter(said.instance) not in server.reported:
-            yield _broken(FIDELITY, said, f"the server has never reported {_parameter(said.instance)}")
+        if server is not None and parameter(said.instance) not in server.reported:
+            yield _broken(FIDELITY, said, f"the server has never reported {parameter(said.instance)}")
 
     def _kept_back(self, said: Said, client: Connection) -> Iterator[Violation]:
         """Judge whether parameters that did not reach the client before a ReadyForQuery are as it believes them."""
@@ -213,7 +153,7 @@ class PoolingJudge:
         if said.instance.sender is Sender.FRONTEND:
             yield from self._request(said, server, client)
             return
-        _note_parameter(server, said.instance)
+        note_parameter(server, said.instance)
         if not server.welcomed:
             server.welcomed = said.instance.name == "ReadyForQuery"
             return
@@ -226,8 +166,12 @@ class PoolingJudge:
         stands_in = client is not None and turn is not None and _is_in(turn.instance, client.refusals)
         if client is not None and turn is not None and stands_in and said.instance.name in DONE:
             client.refusals = [one for one in client.refusals if one is not turn.instance]  # it has not failed
+        server.is_marking |= said.instance.name == "RowDescription" and is_own_column(said.instance, server)
+        owner = None if server.is_marking else owner
+        server.is_marking &= said.instance.name != "ReadyForQuery"
         if client is not None and owner == server.holder:
-            client.due.append(Due(said, turn is not None and said.instance.name != "ParameterStatus", used))
+            is_reply = turn is not None and said.instance.name != "ParameterStatus"
+            client.due.append(Due(said, is_reply, used, turn.instance if turn is not None else None))
         elif client is not None and _is_for_session(said.instance, stands_in=stands_in):
             client.due.append(Due(said, is_reply=False))  # said beside what the pooler has asked
         elif client is None and turn is None:
@@ -243,12 +187,14 @@ class PoolingJudge:
         server.note(said.instance)
         if not server.welcomed or (client is None and server.holder is not None):
             return  # whose requests are not known, any more: nothing to compare with
-        is_forwarded = client is not None and _forwarded(said, client, server)
+        is_forwarded = client is not None and forwarded(said, client, server)
+        if client is not None and not is_forwarded:
+            is_forwarded = comes_second(said, client, server)
         server.last = said.instance
         server.owners[id(said.instance)] = (said.instance, server.holder if is_forwarded else None)
         if not (self._is_own(said.instance, server) or is_forwarded):
             yield _broken(TRANSPARENCY, said, f"the server is asked {said.instance.name} as no client has asked it")
-        _learn_own(said.instance, server, is_forwarded=is_forwarded)
+        learn_own(said.instance, server, is_forwarded=is_forwarded)
         if client is None:
             return
         if is_forwarded:
@@ -293,6 +239,8 @@ class PoolingJudge:
             return
         client.holder = None
         left = {due.said.instance.name for due in client.due if due.is_reply}
+        if server is not None:  # what it said by itself may not have been read before the lease was over
+            server.stray = [due for due in client.due if due.answers is None and not due.is_reply]
         client.due.clear()
         if left and not lease.lost and not client.judge.is_over and not (left <= REPLACED and client.fakes):
             yield _broken(TRANSPARENCY, lease, f"{lease}: the client never got {', '.join(sorted(left))}")
@@ -316,19 +264,6 @@ def _answered_without_server(client: Connection) -> None:
             break
 
 
-def _learn_own(request: Instance, server: Connection, *, is_forwarded: bool) -> None:
-    """Note which statements and portals of a server are the pooler's own."""
-    name = statement_named(request)
-    if request.name == "Parse" and name is not None:
-        server.injected.pop(name, None)
-        if not is_forwarded:
-            server.injected[name] = Statement(request["query"], request["types"])
-    elif request.name == "Bind":
-        portal = request["portal"]
-        assert isinstance(portal, bytes)
-        (server.opened.discard if is_forwarded else server.opened.add)(portal)
-
-
 def _is_for_session(said: Instance, *, stands_in: bool) -> bool:
     """Return whether the client is to get what a server says beside a statement of the pooler's own.
 
@@ -341,61 +276,13 @@ def _is_in(request: Instance, requests: list[Instance]) -> bool:
     return any(one is request for one in requests)
 
 
-def _forwarded(said: Said, client: Connection, server: Connection) -> bool:
-    """Return whether a message to a server is the client's next request; if so forget those that were left out."""
-    is_copying = any(reading.is_copying for reading in server.judge.readings)
-    has_passed_over = False
-    refusals = len(client.refusals)
-    for number, asked in enumerate(client.asked):
-        but_for_its_name = not (has_passed_over and said.instance.name == "Close")
-        if _is_same(asked, said, but_for_its_name=but_for_its_name) and not _asks_for_shape(asked, said, client, server):
-            left_out = [client.asked.popleft() for _ in range(number + 1)][:-1]
-            for refusal in client.refusals[len(client.refusals) - _count_queries(left_out) :]:
-                server.owners[id(refusal)] = (refusal, server.holder)
-            return True
-        if _may_go_to_no_server(asked.instance):
-            has_passed_over = True
-        elif asked.instance.name == "Query" and refusals > 0:
-            has_passed_over = True  # the pooler's own stands in for it
-            refusals -= 1
-        elif asked.instance.name not in VOID or is_copying:
-            return False
-    return False
-
-
-def _asks_for_shape(asked: Said, said: Said, client: Connection, server: Connection) -> bool:
-    """Return whether a Describe is the pooler's own: it follows what stands for a Parse, and means another statement."""
-    if said.instance.name != "Describe" or server.last is None or server.last.name not in ("Parse", "Close"):
-        return False
-    theirs, meant = server.meant[id(said.instance)], client.meant.get(id(asked.instance))
-    return theirs is not None and meant is not None and theirs.text != meant.text
-
-
-def _count_queries(asked: list[Said]) -> int:
-    return sum(one.instance.name == "Query" for one in asked)
-
-
-def _may_go_to_no_server(request: Instance) -> bool:
-    """Return whether a pooler may answer a request by itself: it prepares a statement, or closes one."""
-    return request.name in ("Parse", "Close") and statement_named(request) is not None
-
-
-def _is_same(asked: Said, said: Said, *, but_for_its_name: bool) -> bool:
-    """Return whether two requests are the same, or at least the same but for the name of a prepared statement."""
-    if asked.data == said.data:
-        return True
-    if not but_for_its_name or asked.instance.name != said.instance.name or statement_named(said.instance) is None:
-        return False
-    return renamed(asked.instance) == renamed(said.instance)
-
-
 def _delivered(client: Connection, data: bytes) -> Due | None:
     """Strike out what is delivered; what answers nothing may be missing, if the lease was over before it came."""
     for number, due in enumerate(client.due):
         if due.said.data == data:
             passed_over = [client.due.popleft() for _ in range(number + 1)][:-1]
             said = (one.said.instance for one in passed_over)
-            client.passed_over |= {_parameter(one)[0] for one in said if one.name == "ParameterStatus"}
+            client.passed_over |= {parameter(one)[0] for one in said if one.name == "ParameterStatus"}
             return due
         if due.is_reply:
             return None
@@ -449,21 +336,6 @@ def _used(said: Said, client: Connection, request: Instance, due: Due, found: Fo
         yield _broken(STATEMENTS, said, f"the client has prepared no {meant!r}, and got {theirs.text!r}")
     elif own is not None and not found.is_same(own, theirs):
         yield _broken(STATEMENTS, said, f"the client has prepared {own} as {meant!r}, and got {theirs}")
-
-
-def _parameter(instance: Instance) -> tuple[bytes, bytes]:
-    """Return the name and the value that a ParameterStatus reports."""
-    name, value = instance["parameter"], instance["setting"]
-    assert isinstance(name, bytes)
-    assert isinstance(value, bytes)
-    return name, value
-
-
-def _note_parameter(connection: Connection, instance: Instance) -> None:
-    if instance.name == "ParameterStatus":
-        name, value = _parameter(instance)
-        connection.parameters[name] = value
-        connection.reported.add((name, value))
 
 
 def _fidelity(said: Said, name: bytes, server: Connection, client: Connection) -> Iterator[Violation]:

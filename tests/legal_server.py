@@ -49,7 +49,7 @@ LASTING = {
     b"DISCARD ALL": Meaning(b"DISCARD ALL"),
     b"DEALLOCATE ALL": Meaning(b"DEALLOCATE ALL"),
 }
-"""Texts beside those of all scripts: they leave something in the session, which pins the lease or follows the client."""
+"""Texts beside those of all scripts: what they leave in the session pins the lease or follows the client."""
 
 CHANGES: dict[bytes, str] = {
     b"SET application_name TO mine": "application_name",
@@ -121,7 +121,9 @@ class Meanings(Mapping[bytes, tuple[Meaning, ...]]):
         found, plain = COMMENT.search(text), COMMENT.sub(b"", text)
         own = answer(plain.decode(), Settings({}), min) if found is None else None
         if own is not None:
-            return (Owned(own.tag, None if own.columns is None else len(own.columns), owner=POOLER, text=plain),)
+            if own.columns is None:
+                return (Owned(own.tag, owner=POOLER, text=plain),)
+            return (Owned(b"SELECT %d", len(own.columns), owner=POOLER, text=plain),)
         meaning = self.known.get(plain, MISSING)
         values = {field.name: getattr(meaning, field.name) for field in fields(Meaning)}
         return (Owned(**values, owner=found[1] if found else NO_TAG, text=plain),)
@@ -152,7 +154,7 @@ class LegalServer(Server):
         self.is_for_pooler = True  # and not in place of a client's statement that is not to run
         self.askers: dict[bytes, bytes] = {}  # portal -> the tag of the values that were bound
         self.settings = Settings(dict(SESSION_SETTINGS))
-        self.ready: Instance | None = None  # to be said when all parameters that have changed are reported
+        self.next: deque[Instance] = deque()  # a ReadyForQuery, behind the parameters that have changed
         self.complaints: list[str] = []
         port.far = self
 
@@ -231,6 +233,9 @@ class LegalServer(Server):
         ends = [choice for choice in choices if choice in ("CommandComplete", "ReadyForQuery", "CopyDone")]
         return (ends or choices)[0]
 
+    def reply(self, is_waited_for: bool) -> Instance | None:
+        return self.next.popleft() if self.next else super().reply(is_waited_for)
+
     def begin(self, request: Request):  # type: ignore[no-untyped-def]
         self.own.clear()
         if request.kind == "Query" and not COMMENT.search(request.text("query")):
@@ -239,14 +244,15 @@ class LegalServer(Server):
         return [] if self.own else super().begin(request)
 
     def answer(self, request: Request, is_waited_for: bool) -> Instance | None:
-        said = self.ready or self._answer(request, is_waited_for)
+        said = self._answer(request, is_waited_for)
         if said is None or said.name != "ReadyForQuery":
             return said
         if self.status == b"I":
             self.settings.keep()
-        changed = self.settings.unreported()
-        self.ready = said if changed else None
-        return reported(*changed) if changed else said
+        while changed := self.settings.unreported():
+            self.next.append(reported(*changed))
+        self.next.append(said)
+        return self.next.popleft()
 
     def _answer(self, request: Request, is_waited_for: bool) -> Instance | None:
         if self.own:

@@ -1,4 +1,4 @@
-"""What a server answers to the statements that PgPooler runs for itself, and the settings of a session that they change.
+"""What a server answers to the statements that PgPooler runs for itself, and the settings that they change.
 
 `Settings` is what one session has in force: the values that it has set, and the server's own.  `OWN` says of every
 statement of PgPooler's own what a server answers; anything else without a tag is meant to be refused.
@@ -15,7 +15,7 @@ Pick = Callable[[tuple[bytes, ...]], bytes]
 
 SEPARATOR = re.compile(r"; ?(?=(?:[^']*'[^']*')*[^']*$)")  # a semicolon outside of quotes
 LITERAL = r"E'((?:[^']|'')*)'"
-SET_CONFIG = re.compile(rf"pg_catalog\.set_config\({LITERAL}, (?:{LITERAL}|NULL), false\) IS NULL")
+SET_CONFIG = re.compile(rf"pg_catalog\.set_config\({LITERAL}, (NULL|{LITERAL}), false\) IS NULL")
 STARTUP = re.compile(rf"\({LITERAL}, {LITERAL}\)")
 CUSTOM = re.compile(rf"\({LITERAL}\)")
 MARK = re.compile(r"SELECT 1 AS (pgpooler_mark_\d+)")
@@ -94,13 +94,11 @@ def asked_for(statement: str, settings: Settings, pick: Pick) -> Answer:
 
 def setting(statement: str, settings: Settings, pick: Pick) -> Answer:
     """Settings, each of which is set or reset; whether the value is NULL."""
-    changes = tuple((name, unquoted(value)) for name, value in SET_CONFIG.findall(statement.replace("NULL,", "E'\0',")))
+    changes = tuple(
+        (name, None if given == "NULL" else value.replace("''", "'"))
+        for name, given, value in SET_CONFIG.findall(statement)
+    )
     return Answer(b"SELECT 1", (COLUMN,) * len(changes), ((b"f",) * len(changes),), changes)
-
-
-def unquoted(value: str) -> str | None:
-    """Return the value that a constant says; None for NULL."""
-    return None if value == "\0" else value.replace("''", "'")
 
 
 def restoring(statement: str, settings: Settings, pick: Pick) -> Answer:

@@ -268,7 +268,7 @@ class WholeDataPlane(RuleBasedStateMachine):
     def look(self) -> None:
         self.world.check_limits()
         for event, violation in self.sides.violations:
-            raise AssertionError((violation.rule.name, violation.message, self.sides.history(event)[-20:], [str(e)[:200] for e in self.sides.events[-40:]], self.sides.judge.clients[event.connection].due))
+            raise AssertionError((violation.rule.name, violation.message, self.sides.history(event)[-20:]))
         for server in self.servers:
             assert not server.complaints, server.complaints
         for client in self.clients:

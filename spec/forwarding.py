@@ -1,0 +1,110 @@
+"""Which requests to a server are those of the client that holds it, and which are the pooler's own.
+
+A message to a server that is the next one its client sent, at least but for the name of a prepared statement, is
+forwarded.  What was left out in front of it must be what a pooler may answer by itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from spec.codec import Instance
+from spec.events import Said
+from spec.pooling_rules import VOID
+from spec.pooling_state import Connection
+from spec.statements import Statement, renamed, statement_named
+
+
+def forwarded(said: Said, client: Connection, server: Connection) -> bool:
+    """Return whether a message to a server is the client's next request; if so forget those that were left out."""
+    is_copying = any(reading.is_copying for reading in server.judge.readings)
+    has_passed_over = False
+    refusals = len(client.refusals)
+    for number, asked in enumerate(client.asked):
+        but_for_its_name = not (has_passed_over and said.instance.name == "Close")
+        is_same = _is_same(asked, said, but_for_its_name=but_for_its_name)
+        is_doubtful = has_passed_over or _means_another(asked, said, client, server)
+        if is_same and not (is_doubtful and _asks_for_shape(said, server)):
+            left_out = [client.asked.popleft() for _ in range(number + 1)][:-1]
+            for refusal in client.refusals[len(client.refusals) - _count_queries(left_out) :]:
+                server.owners[id(refusal)] = (refusal, server.holder)
+            return True
+        if may_go_to_no_server(asked.instance):
+            has_passed_over = True
+        elif asked.instance.name == "Query" and refusals > 0:
+            has_passed_over = True  # the pooler's own stands in for it
+            refusals -= 1
+        elif asked.instance.name not in VOID or is_copying:
+            return False
+    return False
+
+
+def _asks_for_shape(said: Said, server: Connection) -> bool:
+    """Return whether this may be a Describe of the pooler's own: it follows a Parse, or what stands for one."""
+    if said.instance.name != "Describe" or server.last is None or server.last.name not in ("Parse", "Close"):
+        return False
+    return server.last.name == "Close" or statement_named(server.last) == statement_named(said.instance)
+
+
+def _means_another(asked: Said, said: Said, client: Connection, server: Connection) -> bool:
+    """Return whether two requests mean different statements by the names in them, as far as that is known."""
+    theirs, meant = server.meant[id(said.instance)], client.meant.get(id(asked.instance))
+    return theirs is not None and meant is not None and theirs.text != meant.text
+
+
+def comes_second(said: Said, client: Connection, server: Connection) -> bool:
+    """Return whether of two requests that are the same this second one is the client's; then the first is not.
+
+    Only the replies could tell them apart: the client has got nothing of those to the first.
+    """
+    first = server.last
+    if said.instance.name not in ("Parse", "Describe") or first != said.instance or client.served is first:
+        return False
+    if server.owners.get(id(first), (None, None))[1] != server.holder:
+        return False
+    assert first is not None
+    server.owners[id(first)] = (first, None)
+    client.due = deque(due for due in client.due if due.answers is not first)
+    return True
+
+
+def is_own_column(described: Instance, server: Connection) -> bool:
+    """Return whether the columns are those of a Query of the pooler's own that gave them their names."""
+    owned = (request for request, owner in server.owners.values() if owner is None and request.name == "Query")
+    texts = [request["query"] for request in owned]
+    columns = described["columns"]
+    assert isinstance(columns, tuple)
+    names = [column[0] for column in columns if isinstance(column, tuple)]
+    assert all(isinstance(one, bytes) for one in (*texts, *names))
+    return any(text.endswith(b" AS " + name) for text in texts for name in names if name)  # type: ignore[union-attr, operator]
+
+
+def _count_queries(asked: list[Said]) -> int:
+    return sum(one.instance.name == "Query" for one in asked)
+
+
+def may_go_to_no_server(request: Instance) -> bool:
+    """Return whether a pooler may answer a request by itself: it prepares a statement, or closes one."""
+    return request.name in ("Parse", "Close") and statement_named(request) is not None
+
+
+def _is_same(asked: Said, said: Said, *, but_for_its_name: bool) -> bool:
+    """Return whether two requests are the same, or at least the same but for the name of a prepared statement."""
+    if asked.data == said.data:
+        return True
+    if not but_for_its_name or asked.instance.name != said.instance.name or statement_named(said.instance) is None:
+        return False
+    return renamed(asked.instance) == renamed(said.instance)
+
+
+def learn_own(request: Instance, server: Connection, *, is_forwarded: bool) -> None:
+    """Note which statements and portals of a server are the pooler's own."""
+    name = statement_named(request)
+    if request.name == "Parse" and name is not None:
+        server.injected.pop(name, None)
+        if not is_forwarded:
+            server.injected[name] = Statement(request["query"], request["types"])
+    elif request.name == "Bind":
+        portal = request["portal"]
+        assert isinstance(portal, bytes)
+        (server.opened.discard if is_forwarded else server.opened.add)(portal)

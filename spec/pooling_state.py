@@ -1,0 +1,94 @@
+"""What the judge of a pooler knows of each connection: what was said there, and what is still to come."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from spec.codec import Instance
+from spec.events import Said
+from spec.session import Judge
+from spec.statements import Statement, Statements, statement_named
+
+
+@dataclass(frozen=True)
+class Due:
+    """What a client has not got yet.  `is_reply`: it answers something; `answers`: what the server answers.
+
+    `used`: the name of the statement that the server used for it, and what that was prepared of, if that is known.
+    """
+
+    said: Said
+    is_reply: bool
+    used: tuple[bytes, Statement | None] | None = None
+    answers: Instance | None = None
+
+
+@dataclass
+class Connection:
+    """What is known of one connection."""
+
+    judge: Judge
+    parameters: dict[bytes, bytes] = field(default_factory=dict)
+    reported: set[tuple[bytes, bytes]] = field(default_factory=set)  # every value that one of them ever had
+    statements: Statements = field(default_factory=Statements)
+    holder: int | None = None  # of a server connection: the client that holds it; of a client: the server it holds
+    welcomed: bool = False  # the first ReadyForQuery has come
+    asked: deque[Said] = field(default_factory=deque)  # of a client: requests not forwarded yet
+    due: deque[Due] = field(default_factory=deque)  # of a client
+    owners: dict[int, tuple[Instance, int | None]] = field(default_factory=dict)  # of a server: whose a request is
+    stray: list[Due] = field(default_factory=list)  # of a server: what it said by itself since it was asked something
+    passed_over: set[bytes] = field(default_factory=set)  # of a client: parameters it was not told when they came
+    fakes: int = 0  # of a client: messages of the pooler's own in this lease
+    fresh: bool = False  # of a client: nothing has been forwarded in this lease
+    refusals: list[Instance] = field(default_factory=list)
+    """Of a client: Queries of the pooler's own that may fail in the place of the client's."""
+    prepared: dict[bytes, Statement] = field(default_factory=dict)  # what names stand for if nothing fails
+    meant: dict[int, Statement | None] = field(default_factory=dict)  # of a client: what its requests mean by a name
+    served: Instance | None = None  # of a client: the request to a server of whose reply it got something last
+    is_marking: bool = False  # of a server: it answers a Query of the pooler's own, as its columns tell
+    last: Instance | None = None  # of a server: the request before
+    injected: dict[bytes, Statement] = field(default_factory=dict)  # of a server: what the pooler prepared by itself
+    opened: set[bytes] = field(default_factory=set)  # of a server: portals that the pooler bound by itself
+
+    def note(self, request: Instance) -> None:
+        """Note what a request does to the names of statements, and what it means by one."""
+        name = statement_named(request)
+        if self.judge.idle:
+            self.prepared, self.meant = dict(self.statements.known), {}
+        is_free = not name or name not in self.prepared  # otherwise it fails
+        if request.name == "Parse" and name is not None and is_free:
+            self.prepared[name] = Statement(request["query"], request["types"])
+        self.meant[id(request)] = self.prepared.get(name) if name is not None else None
+
+    def parameters_due(self) -> set[bytes]:
+        """Return the names of the parameters of which a client is still to be told."""
+        said = (due.said.instance for due in self.due)
+        return {parameter(instance)[0] for instance in said if instance.name == "ParameterStatus"}
+
+    def owes(self, client: int) -> bool:
+        """Return whether a server has not answered everything that was forwarded for a client."""
+        owed = self.judge.readings[0].owed
+        return any(self.owners.get(id(request.instance), (None, None))[1] == client for request in owed)
+
+    def owner(self) -> int | None:
+        """Return the client whose request a server answers now; the holder where readings differ and one says so."""
+        turns = [reading.request for reading in self.judge.readings]
+        owners = [self.owners.get(id(turn.instance), (None, self.holder))[1] for turn in turns if turn is not None]
+        return self.holder if self.holder in owners or not owners else owners[0]
+
+
+def parameter(instance: Instance) -> tuple[bytes, bytes]:
+    """Return the name and the value that a ParameterStatus reports."""
+    name, value = instance["parameter"], instance["setting"]
+    assert isinstance(name, bytes)
+    assert isinstance(value, bytes)
+    return name, value
+
+
+def note_parameter(connection: Connection, instance: Instance) -> None:
+    """Note what a ParameterStatus reports; anything else is none."""
+    if instance.name == "ParameterStatus":
+        name, value = parameter(instance)
+        connection.parameters[name] = value
+        connection.reported.add((name, value))
