@@ -188,7 +188,7 @@ class LegalServer(Server):
         `is_waited_for`: a COPY whose client has not ended it is not waited for, but fails.
         """
         self.draw = draw  # type: ignore[assignment]
-        if self.over:
+        if self.over or not self.settings.user:  # nobody has said who it is
             return False
         said = self.reply(is_waited_for)
         if said is not None:
