@@ -392,6 +392,10 @@ class PostgreSQL:
             self._set_config(text)
         elif text.startswith("SELECT pg_catalog.lower(name)"):
             self._answer_settings()
+        elif text.startswith("SELECT 1 AS "):
+            self._check_transaction(text)
+            self.say(frame("T", pack("!h", 1) + text.split(" ")[-1].encode() + COLUMN[5:]))
+            self.say(self.row(b"1") + frame("C", b"SELECT 1\0"))
         elif text.startswith("SELECT EXISTS"):
             self._answer_question(text)
         elif text == "DISCARD ALL":

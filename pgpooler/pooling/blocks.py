@@ -71,7 +71,7 @@ class BlockGuard:
         if server.owed.doubt or server.owed.requests:
             server.close(server.owed.doubt or "a transaction block in statement mode left replies owed", now)
         else:
-            server.refuse_block(now)
+            server.between.refuse_block(now)
 
     def rolled_back(self, now: float) -> None:
         """Tell the client.  What it sent ahead may belong to the block: then it is not run, and the client is ended."""

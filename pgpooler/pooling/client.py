@@ -187,12 +187,12 @@ class ClientSession(Session):
                 server.lease.resolve_doubt(now)
         elif server.lease.session_state.unknown:
             if not server.cancels:
-                server.ask_for_session_state(now)
+                server.between.ask_for_session_state(now)
         elif server.unshared or server.lease.session_state.pins or server.lease.preparing.keeps:
             self.release_hold(now)
         elif server.lease.session_state.settings_unknown:
             if not server.cancels:
-                server.ask_for_session_state(now)
+                server.between.ask_for_session_state(now)
         else:
             self.state = IDLE
             self.server = None

@@ -14,7 +14,7 @@ from pgpooler.pooling.statements import ClientStatements, ServerStatements, Stat
 from pgpooler.protocol import codes
 
 if TYPE_CHECKING:
-    from pgpooler.pooling.preparing import Preparing
+    from pgpooler.pooling.provider import Provider
 
 GOES_ON, DROP = -1, 0
 """What to do with the reply: it goes to the client, or it does not.  Any other number: it goes as that type."""
@@ -189,11 +189,11 @@ class OfDescribe(Expected):
     `compare`: the client's request waits for it, and may not be run if the shape is not the one that was known before.
     """
 
-    __slots__ = ("_preparing", "compare", "statement")
+    __slots__ = ("_provider", "compare", "statement")
 
-    def __init__(self, fate: int, preparing: Preparing, statement: Statement, *, compare: bool = False) -> None:
+    def __init__(self, fate: int, provider: Provider, statement: Statement, *, compare: bool = False) -> None:
         super().__init__(codes.PARAMETER_DESCRIPTION, fate)
-        self._preparing = preparing
+        self._provider = provider
         self.statement = statement
         self.compare = compare
 
@@ -208,12 +208,12 @@ class OfDescribe(Expected):
         if self.statement.shape is None:
             self.statement.shape = shape
         if self.compare:
-            self._preparing.compared(self.statement, same=self.statement.shape == shape)
+            self._provider.compared(self.statement, same=self.statement.shape == shape)
 
     def undo(self) -> None:
         """Nobody has to wait for it any more."""
         if self.compare:
-            self._preparing.awaited = None
+            self._provider.awaited = None
 
 
 def shape_of(row_description: bytes) -> bytes:

@@ -5,19 +5,19 @@ There is one such object for each server connection; `begin` and `end` say whose
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from pgpooler.config.model import PoolMode
-from pgpooler.pooling import evidence
+from pgpooler.pooling.between import OURS
 from pgpooler.pooling.blocks import BlockGuard
 from pgpooler.pooling.expected import DROP, GOES_ON
+from pgpooler.pooling.looking import Looking
 from pgpooler.pooling.owed import EXTENDED
 from pgpooler.pooling.parameters import NONE_SET, restoration
 from pgpooler.pooling.preparing import Preparing
 from pgpooler.pooling.refusals import Refusals, with_names_of_client
-from pgpooler.pooling.requests import APART, DROPPED, HOLD, PASS, REFUSE, REWRITTEN, WAIT
-from pgpooler.pooling.session_state import UNREAD, SessionState
+from pgpooler.pooling.requests import APART, DROPPED, PASS, REFUSE, REWRITTEN, WAIT
+from pgpooler.pooling.session_state import SessionState
 from pgpooler.pooling.statements import PREFIX
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import (
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from pgpooler.pooling.server import ServerSession
 
 TAKEN = (codes.COMMAND_COMPLETE, codes.NOTICE_RESPONSE, *PREPARED)  # replies that are looked at whole
-MAY_CLOSE = re.compile(rb"deallocate|discard", re.IGNORECASE)  # within a DO, prepared statements
-OURS = (ServerState.STARTING, ServerState.REFUSING, ServerState.ASKING)
-"""States in which the server of a client runs a statement of our own."""
 
 
 class Lease:
@@ -50,9 +47,9 @@ class Lease:
     __slots__ = (
         "_blocks",
         "_last",
+        "_looking",
         "_mark",
         "_marks",
-        "_pooled",
         "_server",
         "_tags",
         "_unflushed",
@@ -60,6 +57,7 @@ class Lease:
         "busy_since",
         "flush_due",
         "overdue",
+        "pooled",
         "preparing",
         "refusals",
         "session_state",
@@ -69,7 +67,7 @@ class Lease:
     def __init__(self, server: ServerSession) -> None:
         self._server = server
         self._blocks: BlockGuard | None = None  # in statement mode
-        self._pooled = False  # the lease may end before the session does
+        self.pooled = False  # the lease may end before the session does
         self._last = 0  # the type of the request that was sent last
         self._marks = 0  # columns of ours ever asked for, to know where replies end
         self._mark = b""  # the one that was asked for and has not come
@@ -78,6 +76,7 @@ class Lease:
         self.session_state = SessionState(server)
         self.preparing = Preparing(server, self)
         self.refusals = Refusals()
+        self._looking = Looking(server, self)
         self.busy_since = 0.0  # when the request was sent, or its turn came, that the server works on
         self.transaction_since = 0.0  # when the transaction began, if one is open or under way
         self._unflushed = False  # extended messages were sent, and no Flush behind them
@@ -89,7 +88,7 @@ class Lease:
         self._blocks = BlockGuard(self._server, client) if client.mode is PoolMode.STATEMENT else None
         shared = client.mode is not PoolMode.SESSION and not self._server.unshared
         self.session_state.begin(client, pooled=shared)
-        self._pooled = shared
+        self.pooled = shared
         if shared:
             self.preparing.begin(client)
         observed = self.session_state.observed
@@ -123,7 +122,7 @@ class Lease:
                 check_request(kind, framer.length)
                 if kind == codes.TERMINATE:
                     return True
-                fate = self._look(client, kind, now)
+                fate = self._looking.look(client, kind, now)
                 if fate == PASS:
                     self._note_request(kind)
                     framer.pass_on()
@@ -136,86 +135,14 @@ class Lease:
                     self._refuse_request(client, kind)
                 else:
                     if fate == APART:
-                        self._send_run(client)
-                        server.prepare_apart(self.preparing.batch, now)
+                        self.send_run(client)
+                        server.between.prepare_apart(self.preparing.provider.batch, now)
                     if fate != WAIT:
                         client.hold()
                     return False
             return False
         finally:
-            self._send_run(client)
-
-    def _look(self, client: ClientSession, kind: int, now: float) -> int:
-        """Look at a request; return what is to become of it (`requests`)."""
-        if self._pooled and kind in EXTENDED:
-            return self.preparing.look(client, kind)
-        if self._pooled and kind == codes.SYNC:
-            self.preparing.sync()
-            return PASS
-        if not self.session_state.observed:
-            return PASS
-        if kind == codes.QUERY:
-            return self._look_at_query(client, now)
-        if kind == codes.PARSE:
-            return self._look_at_parse(client)
-        if kind == codes.FUNCTION_CALL:
-            self.session_state.note(evidence.CLEANING)
-        return PASS
-
-    def _look_at_query(self, client: ClientSession, now: float) -> int:
-        """Look at the text of a Query, unless it is too long to be looked at."""
-        framer, state = client.framer, self.session_state
-        if framer.length > evidence.LONGEST_READ:
-            state.note(UNREAD)
-        else:
-            if not framer.take(evidence.LONGEST_READ):
-                return WAIT
-            text = bytes(framer.buffer[framer.body_start : framer.body_stop - 1])
-            bits = self._server.service.texts.look(text)
-            if bits:
-                if bits & evidence.PINNING and state.refuses(bits):
-                    return REFUSE
-                if self._pooled and self._closes_statements(client, bits, text, now):
-                    return HOLD
-                state.note_text(bits, text)
-        if self._pooled:
-            self.preparing.query(client)
-        return PASS
-
-    def _look_at_parse(self, client: ClientSession) -> int:
-        """In session mode: what the statement may leave counts as left, and so does the statement if it has a name."""
-        framer, state = client.framer, self.session_state
-        read = framer.length <= evidence.LONGEST_READ
-        if not (framer.take(evidence.LONGEST_READ) if read else framer.head(1)):
-            return WAIT
-        named = framer.body_stop > framer.body_start and framer.buffer[framer.body_start] != 0
-        text = framer.body().partition(b"\0")[2].partition(b"\0")[0] if read else b""
-        bits = self._server.service.texts.look(text) if read else UNREAD
-        state.note_text(bits | (evidence.PREPARED if named else 0), text)
-        return PASS
-
-    def _closes_statements(self, client: ClientSession, bits: int, text: bytes, now: float) -> bool:
-        """See to the prepared statements of which a Query speaks, or may; True: it has to wait."""
-        if bits & evidence.STATEMENTS:
-            if self._make_known(client, text, now):
-                return True
-            self.preparing.deallocates(client, text)
-        elif bits & evidence.CLEANING and MAY_CLOSE.search(text):
-            self._server.statements.lost = True
-        return False
-
-    def _make_known(self, client: ClientSession, text: bytes, now: float) -> bool:
-        """Let the server know by name the client's statements of which a Query speaks; True: the Query has to wait."""
-        server = self._server
-        if server.owed.open_batch or server.status == codes.FAILED:
-            return False
-        if server.owed.requests:
-            return bool(client.statements.named) or self.preparing.watches
-        unknown = self.preparing.unknown(client, text)
-        if unknown:
-            self._send_run(client)
-            server.make_known(self.preparing.strays(client, unknown), now)
-        return bool(unknown)
+            self.send_run(client)
 
     def _note_request(self, kind: int) -> None:
         self._last = kind
@@ -238,7 +165,7 @@ class Lease:
             client.hold()
             server.port.write_all(messages.query(f"SELECT 1 AS {self._mark.decode()}"))
 
-    def _is_mark(self, kind: int) -> bool:
+    def _is_mark(self, kind: int, now: float) -> bool:
         """Say whether the column of ours has come: the client has every reply, and the rest is for us."""
         server = self._server
         framer = server.framer
@@ -249,7 +176,7 @@ class Lease:
         framer.drop()
         server.owed.settle()
         self.preparing.lost()
-        server.find_end()
+        server.between.find_end(now)
         return True
 
     def insert(self, message: bytes, kind: int) -> None:
@@ -276,7 +203,7 @@ class Lease:
         open COPY is for the server to judge: held back, it would wait for the end of the COPY.
         """
         server = self._server
-        if server.state in OURS or self.preparing.awaited is not None or self._mark:
+        if server.state in OURS or self.preparing.provider.awaited is not None or self._mark:
             return True
         if kind in VOID or server.owed.copy_in:
             return False
@@ -301,7 +228,7 @@ class Lease:
         self._written += memoryview(framer.buffer)[framer.mark : framer.position]
         framer.passed()
 
-    def _send_run(self, client: ClientSession) -> None:
+    def send_run(self, client: ClientSession) -> None:
         """Send the server what the framer has passed over; while some of it is queued the client is not read."""
         framer, port = client.framer, self._server.port
         if self._written:
@@ -332,7 +259,7 @@ class Lease:
             self.transaction_since = now
         if not server.cancels:
             self.overdue = False
-        if self._pooled:
+        if self.pooled:
             self.preparing.ready()
         if not server.owed.requests:
             self.refusals.clear()
@@ -371,13 +298,13 @@ class Lease:
     @property
     def _watched(self) -> bytes:
         """The table of the messages of the server that are looked at now."""
-        if self._mark or self.preparing.watches:
-            return PREPARING_QUIETLY if self.preparing.quiet else PREPARING
+        if self._mark or self.preparing.pending.watches:
+            return PREPARING_QUIETLY if self.preparing.provider.quiet else PREPARING
         return REPLIES_AND_TAGS if self._tags else REPLIES
 
     def _here(self, kind: int) -> bool:
         """Say whether a message that is looked at whole has arrived whole."""
-        whole = kind in TAKEN or (kind == codes.ERROR_RESPONSE and (self._pooled or bool(self.refusals)))
+        whole = kind in TAKEN or (kind == codes.ERROR_RESPONSE and (self.pooled or bool(self.refusals)))
         return not whole or self._server.framer.take(TAKEN_LIMIT)
 
     def _takes(self, client: ClientSession, kind: int, now: float) -> bool:
@@ -390,8 +317,8 @@ class Lease:
             self._server.framer.drop()
             return True
         elif kind in PREPARED:
-            return self._is_mark(kind) or self._takes_reply(kind)
-        elif kind == codes.ERROR_RESPONSE and (self._pooled or self.refusals):
+            return self._is_mark(kind, now) or self._takes_reply(kind)
+        elif kind == codes.ERROR_RESPONSE and (self.pooled or self.refusals):
             return self._replace_error(client)
         if self._blocks is not None and self._blocks.takes(kind, now):
             return True
@@ -422,7 +349,7 @@ class Lease:
         if self._nothing_lost(client):
             return False
         server.framer.drop()
-        server.restore(restoration(client.startup_settings), now)
+        server.between.restore(restoration(client.startup_settings), now)
         return True
 
     def _nothing_lost(self, client: ClientSession) -> bool:
@@ -433,13 +360,13 @@ class Lease:
         framer = self._server.framer
         tag = bytes(framer.buffer[framer.body_start : framer.body_stop - 1])
         self.session_state.look_at_tag(tag)
-        if self._pooled:
+        if self.pooled:
             self.preparing.look_at_tag(tag)
 
     def _takes_reply(self, kind: int) -> bool:
         """Look at a reply to Parse, Close or Describe that has arrived whole."""
         framer = self._server.framer
-        fate = self.preparing.reply(kind, framer.body())
+        fate = self.preparing.pending.reply(kind, framer.body())
         if fate == DROP:
             self.pass_on_run()
             framer.drop()
@@ -466,7 +393,7 @@ class Lease:
         """Put our error in the place of the server's, if it is one that was meant; or our names of statements right."""
         framer = self._server.framer
         body = framer.body()
-        if self._pooled:
+        if self.pooled:
             self.preparing.error(body)
         instead = self.refusals.take(body)
         if instead is None and PREFIX in body:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
+from pgpooler.pooling.between import APART, OURS, Between
 from pgpooler.pooling.cleaning import CLEANING_TIMEOUT, Cleaning
 from pgpooler.pooling.expected import shape_of
 from pgpooler.pooling.lease import Lease
@@ -39,12 +40,9 @@ if TYPE_CHECKING:
     from pgpooler.pooling.pool import Pool
     from pgpooler.pooling.service import Service
 
-STARTING_TIMEOUT = 30.0  # seconds until a connection on which a client's parameters do not get set is closed
 PROBE_TIMEOUT = 10.0
 
 LOGIN, IDLE, STARTING, ACTIVE, CLEANING, PROBING, CLOSED, REFUSING, ASKING = ServerState
-MAKING_KNOWN, PREPARING_APART, MARKING = "names of statements", "a statement under its settings", "the end of replies"
-"""What is asked of a server in extended messages of ours."""
 WATCHED = {
     ASKING: REPLIES_AND_ROWS,
     CLEANING: REPLIES_AND_TAGS,
@@ -59,9 +57,8 @@ class ServerSession(Session):
     """One connection to PostgreSQL."""
 
     __slots__ = (
-        "answer",
         "asked",
-        "becoming",
+        "between",
         "cancel_key",
         "cancels",
         "cleaning",
@@ -80,10 +77,8 @@ class ServerSession(Session):
         "pool",
         "port",
         "process_id",
-        "restoring",
         "service",
         "settings",
-        "shape",
         "state",
         "statements",
         "status",
@@ -108,17 +103,14 @@ class ServerSession(Session):
         self.user = ""  # who logged in
         self.parameters = Reported.of({})
         self.settings: Settings | None = NONE_SET  # those of clients that are in force on it; None: nobody knows
-        self.becoming: Settings | None = NONE_SET  # what they are once the statement of ours that runs has succeeded
         self.statements = ServerStatements()
         self.process_id = 0
         self.cancel_key = b""
         self.cancels = 0  # cancel requests on their way whose end is not known yet
         self.cleaning: Cleaning | None = None
         self.lease = Lease(self)
+        self.between = Between(self)
         self.asked = ""  # the statement of our own that the server is running
-        self.answer: list[bytes] = []  # the rows it answered with
-        self.shape = b""  # of the rows of the statement that was prepared for a client
-        self.restoring = False  # the client has not heard yet that the server is ready
         self.tainted = ""  # why nobody may use the connection after its client
         self.unshared = ""  # why only its client can have it; it is tainted then
         self.error: PeerError | None = None  # the last one that no client was told
@@ -191,44 +183,9 @@ class ServerSession(Session):
             self.state = ACTIVE
             client.granted(now)
         else:
-            self.prepare(reconciliation(self.settings, client.settings), now, client.settings)
+            self.between.prepare(reconciliation(self.settings, client.settings), now, client.settings)
         if client.mode is PoolMode.SESSION:
             self.statements.unnamed = SOMEBODYS
-
-    def prepare(self, statement: str, now: float, settings: Settings | None = None) -> None:
-        """Run a statement of ours before the client may go on, after which these settings are in force."""
-        self.settings, self.becoming = None, settings
-        self.state = STARTING
-        self._patience(STARTING_TIMEOUT, now)
-        self.ask(statement)
-
-    def make_known(self, parses: bytes, now: float) -> None:
-        """Have statements prepared before the client may go on; what the server thinks of them it will say again."""
-        self._prepare_batch(MAKING_KNOWN, parses, now)
-
-    def prepare_apart(self, batch: bytes, now: float) -> None:
-        """Have a statement prepared under settings of its own before the client may go on."""
-        self._prepare_batch(PREPARING_APART, batch, now)
-
-    def restore(self, statement: str, now: float) -> None:
-        """Run a statement of ours after the client's, before the client hears that the server is ready."""
-        self.restoring = True
-        self.prepare(statement, now)
-
-    def find_end(self) -> None:
-        """The statement of ours that marks the end of the client's replies is being answered; then it goes on."""
-        self.asked = MARKING
-        self.error = None
-        self.state = STARTING
-        self.becoming = self.settings
-        self.owed.sent(codes.QUERY)
-
-    def _prepare_batch(self, asked: str, batch: bytes, now: float) -> None:
-        self.becoming = self.settings
-        self.state = STARTING
-        self.shape = b""
-        self._patience(STARTING_TIMEOUT, now)
-        self.send_batch(asked, batch)
 
     def send_batch(self, asked: str, messages_of_ours: bytes) -> None:
         """Send extended messages of our own, and the Sync that ends them."""
@@ -243,17 +200,18 @@ class ServerSession(Session):
         """Nothing is owed or half asked, and no transaction is open: the lease may end."""
         return self.status == codes.IDLE and self.owed.nothing and not self.framer.passing
 
-    def _patience(self, seconds: float, now: float) -> None:
+    def have_patience(self, seconds: float, now: float) -> None:
+        """Close the connection unless it gets on within this time."""
         self.until = now + seconds
         self.service.deadlines.at(self.until, self)
 
     def release(self, now: float, *, in_part: bool, abrupt: bool) -> None:
         """The client is gone.  `in_part`: it left in the middle of a message; `abrupt`: without Terminate."""
         self.client = None
-        self.restoring = False
         self.lease.end()
+        self.between.end()
         self.state = CLEANING
-        self._patience(CLEANING_TIMEOUT, now)
+        self.have_patience(CLEANING_TIMEOUT, now)
         self.port.resume()
         self.cleaning = Cleaning(self, in_part=in_part, abrupt=abrupt)
         self.cleaning.begin(now)
@@ -300,20 +258,6 @@ class ServerSession(Session):
             if self.state == state or self.state == CLOSED:
                 return
 
-    def refuse_block(self, now: float) -> None:
-        """Roll back what the client left open, once the client is not in the middle of a message."""
-        self.state = REFUSING
-        self._patience(STARTING_TIMEOUT, now)
-        if self.client is not None:
-            self.client.settle(now)
-
-    def ask_for_session_state(self, now: float) -> None:
-        """Ask the server what the client has left in the session; the lease goes on, or ends, when it has answered."""
-        self.state = ASKING
-        self.answer.clear()
-        self._patience(STARTING_TIMEOUT, now)
-        self.ask(self.lease.session_state.question())
-
     def _absorb(self, now: float) -> None:
         """Drop everything: it is meant for us, or for a client that is gone."""
         framer = self.framer
@@ -329,7 +273,7 @@ class ServerSession(Session):
                 self.error = messages.read_error(framer.body())
             if not kind or not self.note(kind):
                 break
-            if kind == codes.NOTIFICATION_RESPONSE and self.client is not None:
+            if kind == codes.NOTIFICATION_RESPONSE and self.client is not None and not self.between.begins:
                 self.client.port.write_all(messages.message(kind, framer.body()))
             framer.pass_on()
             framer.passed()
@@ -375,11 +319,12 @@ class ServerSession(Session):
         elif kind == codes.ROW_DESCRIPTION and self.state == STARTING:
             if not framer.take(TAKEN_LIMIT):
                 return False
-            self.shape = shape_of(framer.body())
+            if self.asked == APART:
+                self.between.shape = shape_of(framer.body())
         elif kind == codes.DATA_ROW and self.state == ASKING:
             if not framer.take(TAKEN_LIMIT):
                 return False
-            self.answer.append(framer.body())
+            self.between.rows.append(framer.body())
         elif kind == codes.COPY_IN_RESPONSE:
             self.owed.copy_in_response()
         elif kind == codes.COPY_BOTH_RESPONSE:
@@ -404,31 +349,10 @@ class ServerSession(Session):
             return
         asked, self.asked = self.asked, ""
         error = self.error if asked else None
-        client = self.client
-        if self.state == STARTING and asked == PREPARING_APART:
-            self.lease.preparing.prepared_apart(error, self.shape)
-        if self.restoring or asked in (MAKING_KNOWN, PREPARING_APART):
-            error = None  # the client will hear of it
-        if self.state == STARTING and client is not None and error is not None:
-            self.pool.unshared.setting_failed(self, client, error, now)
-        elif self.state == ASKING and client is not None:
-            self._go_on()
-            state = self.lease.session_state
-            refusal = state.answer([] if error else self.answer)
-            client.kept(refusal, now, answered=error is None or state.evidence_counts)
+        if self.state in OURS and self.client is not None:
+            self.between.answered(self.client, asked, error, now)
         elif error is not None:
             self.close(f"{asked} failed: {error.message}", now)
-        elif self.state == STARTING and client is not None:
-            self._go_on()
-            self.settings = self.becoming
-            if self.restoring:
-                self.restoring = False
-                client.port.write_all(messages.ready_for_query(self.status))
-            client.granted(now)
-            client.settle(now)
-        elif self.state == REFUSING:
-            self._go_on()
-            self.lease.rolled_back(now)
         elif self.state == PROBING:
             self.state = IDLE
             self.until = 0.0
@@ -436,17 +360,10 @@ class ServerSession(Session):
         elif self.cleaning is not None:
             self.cleaning.proceed(now)
 
-    def _go_on(self) -> None:
-        """The client reads again what the server says."""
-        self.state = ACTIVE
-        self.until = 0.0
-        if self.client is not None:
-            self.client.tell(self.parameters)
-
     def probe(self, now: float) -> None:
         """Ask for a sign of life."""
         self.state = PROBING
-        self._patience(PROBE_TIMEOUT, now)
+        self.have_patience(PROBE_TIMEOUT, now)
         self.ask(";")
 
     # -- cancel --------------------------------------------------------------------------------------------------------

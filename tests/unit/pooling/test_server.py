@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgpooler.config.model import AuthMethod, Backend, PoolMode
-from pgpooler.pooling.server import CLEANING_TIMEOUT, STARTING_TIMEOUT, ServerSession
+from pgpooler.pooling.between import STARTING_TIMEOUT
+from pgpooler.pooling.server import CLEANING_TIMEOUT, ServerSession
 from pgpooler.pooling.states import ServerState
 from pgpooler.protocol import codes
 from tests.memory import MemoryPort
