@@ -23,7 +23,7 @@ def forwarded(said: Said, client: Connection, server: Connection) -> bool:
     for number, asked in enumerate(client.asked):
         but_for_its_name = not (has_passed_over and said.instance.name == "Close")
         is_same = _is_same(asked, said, but_for_its_name=but_for_its_name)
-        is_doubtful = has_passed_over or _means_another(asked, said, client, server)
+        is_doubtful = asked.data != said.data and (has_passed_over or _means_another(asked, said, client, server))
         if is_same and not (is_doubtful and _asks_for_shape(said, server)):
             left_out = [client.asked.popleft() for _ in range(number + 1)][:-1]
             for refusal in client.refusals[len(client.refusals) - _count_queries(left_out) :]:
