@@ -189,9 +189,7 @@ class PoolingJudge:
         server.note(said.instance)
         if not server.welcomed or (client is None and server.holder is not None):
             return  # whose requests are not known, any more: nothing to compare with
-        is_forwarded = client is not None and forwarded(said, client, server)
-        if client is not None and not is_forwarded:
-            is_forwarded = comes_second(said, client, server)
+        is_forwarded = client is not None and (comes_second(said, client, server) or forwarded(said, client, server))
         server.last = server.last if said.instance.name == "Flush" else said.instance
         server.owners[id(said.instance)] = (said.instance, server.holder if is_forwarded else None)
         if not (self._is_own(said.instance, server) or is_forwarded):

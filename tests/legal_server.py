@@ -234,7 +234,12 @@ class LegalServer(Server):
         return (ends or choices)[0]
 
     def reply(self, is_waited_for: bool) -> Instance | None:
-        return self.next.popleft() if self.next else super().reply(is_waited_for)
+        """Go on with what was begun: which request it answers is decided."""
+        if self.next:
+            return self.next.popleft()
+        if self.own and self.request is not None:
+            return self.noise() if self.happens(20) else self.answer(self.request, is_waited_for)
+        return super().reply(is_waited_for)
 
     def begin(self, request: Request):  # type: ignore[no-untyped-def]
         self.own.clear()
