@@ -22,9 +22,8 @@ def forwarded(said: Said, client: Connection, server: Connection) -> bool:
     refusals = len(client.refusals)
     for number, asked in enumerate(client.asked):
         but_for_its_name = not (has_passed_over and said.instance.name == "Close")
-        is_same = _is_same(asked, said, but_for_its_name=but_for_its_name)
-        is_doubtful = has_passed_over or _means_another(asked, said, client, server)
-        if is_same and not (is_doubtful and _asks_for_shape(said, server)):
+        is_same = _is_same(asked, said, but_for_its_name=but_for_its_name) and not _is_stray(asked, said, client)
+        if is_same and not _asks_for_shape(asked, said, client, server, has_passed_over=has_passed_over):
             left_out = [client.asked.popleft() for _ in range(number + 1)][:-1]
             for refusal in client.refusals[len(client.refusals) - _count_queries(left_out) :]:
                 server.owners[id(refusal)] = (refusal, server.holder)
@@ -39,11 +38,20 @@ def forwarded(said: Said, client: Connection, server: Connection) -> bool:
     return False
 
 
-def _asks_for_shape(said: Said, server: Connection) -> bool:
-    """Return whether this may be a Describe of the pooler's own: it follows a Parse, or what stands for one."""
-    if said.instance.name != "Describe" or server.last is None or server.last.name not in ("Parse", "Close"):
+def _asks_for_shape(asked: Said, said: Said, client: Connection, server: Connection, *, has_passed_over: bool) -> bool:
+    """Return whether this is a Describe of the pooler's own: it follows a Parse, or the Close that stands for one."""
+    last = server.last
+    if said.instance.name != "Describe" or asked.data == said.data or last is None:
         return False
-    return server.last.name == "Close" or statement_named(server.last) == statement_named(said.instance)
+    if last.name == "Parse" and statement_named(last) == statement_named(said.instance):
+        return has_passed_over or _means_another(asked, said, client, server)
+    return last.name == "Close" and _means_another(asked, said, client, server)
+
+
+def _is_stray(asked: Said, said: Said, client: Connection) -> bool:
+    """Return whether a Parse prepares again what the client has under this name already."""
+    name = statement_named(said.instance)
+    return said.instance.name == "Parse" and name in client.prepared and name != statement_named(asked.instance)
 
 
 def _means_another(asked: Said, said: Said, client: Connection, server: Connection) -> bool:
@@ -61,6 +69,10 @@ def comes_second(said: Said, client: Connection, server: Connection) -> bool:
     if said.instance.name not in ("Parse", "Describe") or first != said.instance or client.served is first:
         return False
     if server.owners.get(id(first), (None, None))[1] != server.holder:
+        return False
+    upcoming = next((asked for asked in client.asked if asked.instance.name not in VOID), None)
+    is_the_clients_too = upcoming is not None and _is_same(upcoming, said, but_for_its_name=True)
+    if upcoming is not None and is_the_clients_too and not _means_another(upcoming, said, client, server):
         return False
     assert first is not None
     server.owners[id(first)] = (first, None)

@@ -147,6 +147,9 @@ class PoolingJudge:
 
     def _server_side(self, said: Said) -> Iterator[Violation]:
         server = self.servers.setdefault(said.connection, Connection(Judge()))
+        if said.instance.name == "RowDescription" and is_own_column(said.instance, server):
+            server.is_marking = True
+            _choose_own(server)
         turn, owner, is_sure = server.judge.replying_to, server.owner(), not server.judge.is_ambiguous
         yield from server.judge.hear(said.instance)
         client = self.clients.get(server.holder) if server.holder is not None else None
@@ -166,7 +169,6 @@ class PoolingJudge:
         stands_in = client is not None and turn is not None and _is_in(turn.instance, client.refusals)
         if client is not None and turn is not None and stands_in and said.instance.name in DONE:
             client.refusals = [one for one in client.refusals if one is not turn.instance]  # it has not failed
-        server.is_marking |= said.instance.name == "RowDescription" and is_own_column(said.instance, server)
         owner = None if server.is_marking else owner
         server.is_marking &= said.instance.name != "ReadyForQuery"
         if client is not None and owner == server.holder:
@@ -187,10 +189,8 @@ class PoolingJudge:
         server.note(said.instance)
         if not server.welcomed or (client is None and server.holder is not None):
             return  # whose requests are not known, any more: nothing to compare with
-        is_forwarded = client is not None and forwarded(said, client, server)
-        if client is not None and not is_forwarded:
-            is_forwarded = comes_second(said, client, server)
-        server.last = said.instance
+        is_forwarded = client is not None and (comes_second(said, client, server) or forwarded(said, client, server))
+        server.last = server.last if said.instance.name == "Flush" else said.instance
         server.owners[id(said.instance)] = (said.instance, server.holder if is_forwarded else None)
         if not (self._is_own(said.instance, server) or is_forwarded):
             yield _broken(TRANSPARENCY, said, f"the server is asked {said.instance.name} as no client has asked it")
@@ -261,6 +261,15 @@ def _answered_without_server(client: Connection) -> None:
         if asked.name == "Query" and client.refusals:
             client.refusals.pop(0)
         if asked.name in ENDS_A_CYCLE:
+            break
+
+
+def _choose_own(server: Connection) -> None:
+    """Of several readings, keep the one in which the server has come to a Query of the pooler's own."""
+    for number, reading in enumerate(server.judge.readings):
+        request = reading.request
+        if request is not None and request.kind == "Query" and server.owners[id(request.instance)][1] is None:
+            server.judge.choose(number)
             break
 
 

@@ -188,7 +188,7 @@ class LegalServer(Server):
         `is_waited_for`: a COPY whose client has not ended it is not waited for, but fails.
         """
         self.draw = draw  # type: ignore[assignment]
-        if self.over:
+        if self.over or not self.settings.user:  # nobody has said who it is
             return False
         said = self.reply(is_waited_for)
         if said is not None:
@@ -234,7 +234,12 @@ class LegalServer(Server):
         return (ends or choices)[0]
 
     def reply(self, is_waited_for: bool) -> Instance | None:
-        return self.next.popleft() if self.next else super().reply(is_waited_for)
+        """Go on with what was begun: which request it answers is decided."""
+        if self.next:
+            return self.next.popleft()
+        if self.own and self.request is not None:
+            return self.noise() if self.happens(20) else self.answer(self.request, is_waited_for)
+        return super().reply(is_waited_for)
 
     def begin(self, request: Request):  # type: ignore[no-untyped-def]
         self.own.clear()
