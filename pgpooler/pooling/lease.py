@@ -289,6 +289,9 @@ class Lease:
                 framer.pass_on()
             if kind == codes.READY_FOR_QUERY and server.client is client:
                 self._request_done(client, now)
+                if server.client is None:
+                    return
+                client = server.client  # what follows may be for the next one already
         else:
             return
         self.pass_on_run()

@@ -100,11 +100,12 @@ class Pending:
     def error(self) -> None:
         """The server reports an error: what it has not yet done of the batch, it does not do."""
         self._described = None
-        self._undo(self._owed.answered)
+        self._undo(self._owed.answered - self._owed.swallowed)  # a failed COPY may have eaten none of those Syncs
 
     def ready(self) -> None:
         """A ReadyForQuery has come: whatever the batch has not answered was skipped."""
-        self._undo(self._owed.answered - 1)
+        if not self._owed.doubt:
+            self._undo(self._owed.answered - 1)
 
     def _undo(self, batch: int) -> None:
         undone = []

@@ -325,6 +325,6 @@ class Preparing:
     def ready(self) -> None:
         """A ReadyForQuery has come."""
         self.pending.ready()
-        if not self._server.owed.requests:
+        if not self._server.owed.requests and not self._server.owed.doubt:
             self._bound.clear()
             self.pending.clear()

@@ -20,7 +20,7 @@ MODES = {
 @pytest.mark.parametrize("mode", MODES)
 def test_the_pgbench_comparison_measures_both_sides_without_a_failed_transaction(mode: str) -> None:
     command = [sys.executable, "-m", "loadtests.pgbench", "--json", "--without-pgbouncer", "--mode", mode]
-    command += ["--seconds", "1", "--rounds", "1", *MODES[mode]]
+    command += ["--seconds", "3", "--rounds", "1", *MODES[mode]]
     completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert completed.returncode == 0, completed.stderr
     found = json.loads(completed.stdout)["summary"]
