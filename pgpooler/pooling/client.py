@@ -268,7 +268,7 @@ class ClientSession(Session):
         if server is None:
             return
         self.state = ACTIVE
-        self.held = False
+        was_held, self.held = self.held, False
         self.last_traffic = now
         if self.welcomed:
             self.tell(server.parameters)
@@ -277,7 +277,7 @@ class ClientSession(Session):
         else:
             server.pool.remember(self.settings, server.parameters)
             self._welcome(server.parameters, self.number & 0x7FFFFFFF)
-        if not self.port.reading:
+        if was_held or not self.port.reading:
             self.resume(now)
 
     def tell(self, parameters: Reported) -> None:
