@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-from tests.whole_data_plane import WholeDataPlane, WholeTransactionMode
+from tests.whole_data_plane import WholeDataPlane, WholeStatementMode, WholeTransactionMode
 
 TestSessionMode = WholeDataPlane.TestCase
 TestTransactionMode = WholeTransactionMode.TestCase
+TestStatementMode = WholeStatementMode.TestCase
 TestSessionMode.settings = settings(deadline=None, stateful_step_count=25)
-TestTransactionMode.settings = TestSessionMode.settings
+TestTransactionMode.settings = TestStatementMode.settings = TestSessionMode.settings
