@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from pgpooler.pooling.server import ServerSession
 
 UNKNOWN = b"\0C26000\0"  # field of the error about a statement that does not exist
-OUTDATED = re.compile(rb"\0C0A000\0.*\0RRevalidateCachedQuery\0|\0C42(?!501)", re.DOTALL)
-"""In an error about a statement whose result has changed, or that cannot be analysed (class 42, but for privileges)."""
+OUTDATED = re.compile(rb"\0C0A000\0.*\0RRevalidateCachedQuery\0|\0C42(?!501|P05)", re.DOTALL)
+"""In an error about a statement whose result has changed, or that cannot be analysed: class 42, but for privileges and
+for a name that is taken."""
 DEALLOCATE = b"DEALLOCATE"
 DEALLOCATE_ALL = (b"DEALLOCATE ALL", b"DISCARD ALL")  # tags
 
