@@ -5,6 +5,9 @@ from __future__ import annotations
 from pgpooler.pooling.statements import ClientStatements, ServerStatements, Statement
 
 ALL = b"all"
+DEALLOCATE = b"DEALLOCATE"
+DEALLOCATE_ALL = (b"DEALLOCATE ALL", b"DISCARD ALL")
+"""Tags of CommandComplete."""
 
 
 class Dropped:

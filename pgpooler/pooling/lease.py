@@ -172,8 +172,7 @@ class Lease:
         if not self._mark or kind != codes.ROW_DESCRIPTION or self._mark not in framer.body():
             return False
         self._mark = b""
-        self.pass_on_run()
-        framer.drop()
+        self._leave_out()
         server.owed.settle()
         self.preparing.lost()
         server.between.find_end(now)
@@ -317,7 +316,7 @@ class Lease:
         elif kind == codes.PARAMETER_STATUS:
             return self._takes_parameter(client)
         elif kind == codes.NOTICE_RESPONSE:
-            self._server.framer.drop()
+            self._leave_out()
             return True
         elif kind in PREPARED:
             return self._is_mark(kind, now) or self._takes_reply(kind)
@@ -329,13 +328,11 @@ class Lease:
 
     def _takes_parameter(self, client: ClientSession) -> bool:
         """Look at a ParameterStatus; one that came of a RESET may not say what the client's own value is."""
-        framer = self._server.framer
         self.session_state.parameter_changed()
         if not self.session_state.restoring or self._nothing_lost(client):
             client.told = self._server.parameters
             return False
-        self.pass_on_run()
-        framer.drop()
+        self._leave_out()
         return True
 
     def _restores(self, client: ClientSession, now: float) -> bool:
@@ -371,12 +368,16 @@ class Lease:
         framer = self._server.framer
         fate = self.preparing.pending.reply(kind, framer.body())
         if fate == DROP:
-            self.pass_on_run()
-            framer.drop()
+            self._leave_out()
             self.flush_due = False
         elif fate != GOES_ON:
             framer.buffer[framer.position] = fate
         return fate == DROP
+
+    def _leave_out(self) -> None:
+        """Keep from the client the message that is being looked at, and nothing before it."""
+        self.pass_on_run()
+        self._server.framer.drop()
 
     def pass_on_run(self) -> None:
         """Send the client what the framer has passed over."""
@@ -403,8 +404,7 @@ class Lease:
             instead = messages.message(codes.ERROR_RESPONSE, with_names_of_client(body, client.statements))
         if instead is None:
             return False
-        self.pass_on_run()
-        framer.drop()
+        self._leave_out()
         if not client.port.write_all(instead):
             self._server.port.pause()
         return True

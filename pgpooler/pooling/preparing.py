@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pgpooler.pooling import evidence, sql_names
-from pgpooler.pooling.dropped import Dropped
+from pgpooler.pooling.dropped import DEALLOCATE, DEALLOCATE_ALL, Dropped
 from pgpooler.pooling.expected import GOES_ON, Expected, OfClientClose, OfClientParse, OfDescribe, OfUnkept, OfUnnamed
 from pgpooler.pooling.pending import Pending
 from pgpooler.pooling.provider import CLOSE_NOTHING, Provider
@@ -32,8 +32,6 @@ UNKNOWN = b"\0C26000\0"  # field of the error about a statement that does not ex
 OUTDATED = re.compile(rb"\0C0A000\0.*\0RRevalidateCachedQuery\0|\0C42(?!501|P05)", re.DOTALL)
 """In an error about a statement whose result has changed, or that cannot be analysed: class 42, but for privileges and
 for a name that is taken."""
-DEALLOCATE = b"DEALLOCATE"
-DEALLOCATE_ALL = (b"DEALLOCATE ALL", b"DISCARD ALL")  # tags
 
 
 class Preparing:
@@ -95,7 +93,7 @@ class Preparing:
 
     def _parse(self, client: ClientSession) -> int:
         framer = client.framer
-        names = read_names(framer, 0, 1)
+        names = read_names(framer, 1)
         if names is None:
             return WAIT
         if not names:
@@ -180,7 +178,7 @@ class Preparing:
         return PASS
 
     def _bind(self, client: ClientSession) -> int:
-        names = read_names(client.framer, 0, 2)
+        names = read_names(client.framer, 2)
         if names is None:
             return WAIT
         if not names:
@@ -199,8 +197,10 @@ class Preparing:
         if statement.left:
             if statement.left & evidence.PINNING and state.refuses(statement.left):
                 return REFUSE
-            if statement.left & evidence.STATEMENTS and self._must_know(client, statement.text):
-                return HOLD
+            if statement.left & evidence.STATEMENTS:
+                if self._must_know(client, statement.text):
+                    return HOLD
+                self.deallocates(client, statement.text)
             state.note_text(statement.left, statement.text)
         self._bound.append(statement)
         if statement is self._unbound:
@@ -298,7 +298,6 @@ class Preparing:
             return True
         for name in self.unknown(client, text):
             self.provider.make_stray(client, name)
-        self.deallocates(client, text)
         return False
 
     def look_at_tag(self, tag: bytes) -> None:

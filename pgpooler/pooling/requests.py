@@ -10,14 +10,14 @@ been replaced; something else has gone out instead; it has its turn when a batch
 LONGEST_NAMES = 1 << 16  # bytes of a message in which its names are looked for
 
 
-def read_names(framer: Framer, skip: int, count: int) -> list[bytes] | None:
-    """Read the first texts of the message at which the framer has stopped, behind `skip` bytes.
+def read_names(framer: Framer, count: int) -> list[bytes] | None:
+    """Read the first texts of the message at which the framer has stopped.
 
     None: they are not here yet.  Empty: there are none, and the server will say so.
     """
     whole = framer.head(LONGEST_NAMES)
     names = []
-    position = framer.body_start + skip
+    position = framer.body_start
     for _ in range(count):
         stop = framer.buffer.find(b"\0", position, framer.body_stop)
         if stop < 0:

@@ -11,12 +11,12 @@ from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.between import APART, OURS, Between
 from pgpooler.pooling.cleaning import CLEANING_TIMEOUT, Cleaning
+from pgpooler.pooling.dropped import DEALLOCATE_ALL
 from pgpooler.pooling.expected import shape_of
 from pgpooler.pooling.lease import Lease
 from pgpooler.pooling.owed import Owed
 from pgpooler.pooling.parameters import NONE_SET, Reported, Settings, reconciliation
 from pgpooler.pooling.port import Port, Session
-from pgpooler.pooling.preparing import DEALLOCATE_ALL
 from pgpooler.pooling.server_login import ServerLogin
 from pgpooler.pooling.statements import SOMEBODYS, ServerStatements
 from pgpooler.pooling.states import ServerState

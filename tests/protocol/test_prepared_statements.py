@@ -133,3 +133,26 @@ def test_an_unnamed_statement_that_was_closed_unused_is_not_asked_for_again() ->
     client.say(parse("", "SELECT 'x'") + close("") + SYNC + parse("", "SELECT 'x'") + query("SELECT 'y'") + SYNC)
     setting.world.settle()
     assert client.kinds == "13Z1TDCZZ"
+
+
+def test_a_notice_about_a_statement_that_is_prepared_again_takes_nothing_before_it_along() -> None:
+    """The notice was told before and is left out; the parameter that the server reports in front of it is not."""
+    setting = Setting(pool_mode=PoolMode.TRANSACTION, pool_size=2, server_reset_query="smart")
+    client, other = (Client(setting.world, "") for _ in range(2))
+    setting.world.settle()
+    client.say(parse("s", "SELECT 'x'") + SYNC)
+    setting.world.settle()
+    other.say(query("BEGIN"))
+    setting.world.settle()
+    message = PostgreSQL._message
+
+    def talkative(process: PostgreSQL, kind: str, body: bytes) -> object:
+        if kind == "P":
+            process.say(frame("S", b"TimeZone\0Asia/Tokyo\0") + frame("N", b"SNOTICE\0\0"))
+        return message(process, kind, body)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PostgreSQL, "_message", talkative)
+        client.say(bind("s") + execute() + SYNC)
+        setting.world.settle()
+    assert client.kinds == "1ZS2DCZ"
