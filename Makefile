@@ -42,7 +42,7 @@ imports: ## import-linter: imports only look down
 unit: ## unit tests
 protocol: ## tests against the protocol's grammar
 integration: ## tests with real PostgreSQL servers
-compiled: ## unit and protocol tests on the build that Cython compiled
+compiled: ## the tests of protocol, pooling and net on the build that Cython compiled
 
 format: $(VENV)/.tox ## let ruff format the source
 	@$(TOX) -e format

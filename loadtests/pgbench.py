@@ -79,7 +79,7 @@ class Result:
 
 
 def parse(output: str) -> Result:
-    """Read what pgbench prints at its end.  Raises ValueError if a figure is not there."""
+    """Read what pgbench prints at its end.  Raises PoolerFailed where nothing was done, ValueError for other texts."""
 
     def figure(pattern: str, default: str | None = None) -> float:
         match = re.search(pattern, output, re.MULTILINE)
@@ -87,8 +87,11 @@ def parse(output: str) -> Result:
             raise ValueError(f"pgbench printed nothing like {pattern!r}:\n{output}")
         return float(match[1] if match else default or 0)
 
+    transactions = int(figure(r"^number of transactions actually processed: (\d+)"))
+    if not transactions:
+        raise PoolerFailed("pgbench had not finished a transaction when its time was over: give it more --seconds")
     return Result(
-        transactions=int(figure(r"^number of transactions actually processed: (\d+)")),
+        transactions=transactions,
         failed=int(figure(r"^number of failed transactions: (\d+)", "0")),
         tps=figure(r"^tps = ([\d.]+)"),
         latency=figure(r"^latency average = ([\d.]+) ms"),
@@ -127,7 +130,7 @@ class Bench:
         before = processor_time(target.processes())
         result = parse(self._call(self.command(target), self.options.seconds + 60))
         spent = processor_time(target.processes()) - before
-        if target.process is None or not result.transactions:
+        if target.process is None:
             return result
         statements = result.transactions * self.workload.statements
         return Result(

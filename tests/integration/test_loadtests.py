@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODES = {
     "session": ("--clients", "4", "--protocol", "prepared", "--workload", "accounts"),
-    "transaction": ("--clients", "100", "--pool-size", "10", "--workload", "accounts", "--protocol", "extended"),
-    "statement": ("--clients", "100", "--pool-size", "10", "--protocol", "simple"),
+    "transaction": ("--clients", "30", "--pool-size", "5", "--workload", "accounts", "--protocol", "extended"),
+    "statement": ("--clients", "30", "--pool-size", "5", "--protocol", "simple"),
 }
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from loadtests.pgbench import DIRECT, PGBOUNCER, PGPOOLER, Result, main, parse, summarise, table
+from loadtests.poolers import PoolerFailed
 from loadtests.processes import ProcessorTime, processor_time, with_descendants
 
 OUTPUT = """\
@@ -25,6 +27,11 @@ def test_the_figures_of_pgbench_are_read() -> None:
 def test_output_without_figures_is_an_error() -> None:
     with pytest.raises(ValueError, match="connection refused"):
         parse("connection refused")
+
+
+def test_a_run_that_was_over_before_its_first_transaction_says_what_to_do() -> None:
+    with pytest.raises(PoolerFailed, match="give it more --seconds"):
+        parse(re.sub("141012.*\n(.*\n)*", "0\n", OUTPUT))
 
 
 def test_ratios_are_medians_of_the_ratios_within_a_round() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import weakref
 from struct import pack
 
 import pytest
@@ -123,12 +124,13 @@ def test_settings_and_reported_parameters_are_the_same_object_when_they_say_the_
 
 def test_settings_that_nobody_has_are_forgotten() -> None:
     values = {"application_name": "seen by nobody else"}
-    known = len(Settings._known)
     kept = Settings.of(values)
-    assert len(Settings._known) == known + 1
+    assert kept in Settings._known.values()
+    seen = weakref.ref(kept)
     del kept
     gc.collect()
-    assert len(Settings._known) == known
+    assert seen() is None
+    assert frozenset(values.items()) not in Settings._known
     assert Settings.of({}) is NONE_SET
 
 
