@@ -55,6 +55,34 @@ class AuthMethod(enum.StrEnum):
     TRUST = "trust"
 
 
+class TlsMode(enum.StrEnum):
+    """Whether a connection is encrypted, and whom the other end must prove to be (libpq-ssl-sslmode-statements)."""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+    @property
+    def required(self) -> bool:
+        """Nothing goes over a connection that is not encrypted."""
+        return self in (TlsMode.REQUIRE, TlsMode.VERIFY_CA, TlsMode.VERIFY_FULL)
+
+    @property
+    def verified(self) -> bool:
+        """The other end must show a certificate that can be trusted."""
+        return self in (TlsMode.VERIFY_CA, TlsMode.VERIFY_FULL)
+
+
+class TlsVersion(enum.StrEnum):
+    """The versions of TLS that are not broken."""
+
+    TLS_1_2 = "TLSv1.2"
+    TLS_1_3 = "TLSv1.3"
+
+
 class LogLevel(enum.StrEnum):
     """The least important messages that are still logged."""
 
@@ -244,6 +272,52 @@ class Logging(Struct, frozen=True, kw_only=True):
     file: Annotated[LogFile, _meaning("the log file")] = LogFile()
 
 
+KeyFileKey = Annotated[str, _meaning("file of its private key, in PEM; absent = in the file cert", "path")]
+TlsVersionKey = Annotated[TlsVersion, _meaning("oldest version of TLS that is spoken")]
+CiphersKey = Annotated[str, _meaning("ciphers of TLS 1.2, as a list of OpenSSL; absent = OpenSSL's own")]
+
+
+class ClientTls(Struct, frozen=True, kw_only=True):
+    """TLS towards clients."""
+
+    mode: Annotated[
+        TlsMode | None,
+        _meaning(
+            "whether clients may or must encrypt, and prove who they are; absent = prefer with cert, else disable"
+        ),
+    ] = None
+    cert: Annotated[str, _meaning("file of PgPooler's certificate and those up to its root, in PEM", "path")] = ""
+    key: KeyFileKey = ""
+    ca: Annotated[str, _meaning("file of the authorities that certify clients, in PEM", "path")] = ""
+    min_version: TlsVersionKey = TlsVersion.TLS_1_2
+    ciphers: CiphersKey = ""
+
+    @property
+    def demand(self) -> TlsMode:
+        """The mode, also where none is written."""
+        return self.mode or (TlsMode.PREFER if self.cert else TlsMode.DISABLE)
+
+    @property
+    def offered(self) -> bool:
+        """Clients can encrypt."""
+        return self.demand is not TlsMode.DISABLE
+
+
+class BackendTls(Struct, frozen=True, kw_only=True):
+    """TLS towards one backend."""
+
+    mode: Annotated[TlsMode, _meaning("whether the server may or must encrypt, and prove who it is, as in libpq")] = (
+        TlsMode.PREFER
+    )
+    ca: Annotated[
+        str, _meaning("file of the authorities that certify the server, in PEM; absent = the system's", "path")
+    ] = ""
+    cert: Annotated[str, _meaning("file of the certificate that PgPooler shows the server, in PEM", "path")] = ""
+    key: KeyFileKey = ""
+    min_version: TlsVersionKey = TlsVersion.TLS_1_2
+    ciphers: CiphersKey = ""
+
+
 class Backend(_Masked, BackendOverrides, frozen=True, kw_only=True):
     """A PostgreSQL server that clients are routed to."""
 
@@ -253,6 +327,9 @@ class Backend(_Masked, BackendOverrides, frozen=True, kw_only=True):
     pool_size: Annotated[int, _count("most server connections to this backend, over all its pools; 0 = no limit")] = 0
     user: Annotated[str, _meaning("log in to the server as this user; empty = as the client's user")] = ""
     password: Annotated[str, _meaning("password of that user", "secret")] = ""
+    tls: Annotated[BackendTls, _meaning("TLS towards this backend; absent = not encrypted")] = BackendTls(
+        mode=TlsMode.DISABLE
+    )
 
 
 class Pattern(Struct, frozen=True, kw_only=True):
@@ -337,6 +414,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     backends: Annotated[tuple[Backend, ...], _meaning("the PostgreSQL servers")]
     routing: Annotated[Routing, _meaning("which backend serves whom")] = Routing()
     auth: Annotated[Auth, _meaning("how clients prove who they are")] = Auth()
+    tls: Annotated[ClientTls, _meaning("TLS towards clients")] = ClientTls()
     limits: Annotated[Limits, _meaning("limits")] = Limits()
     timeouts: Annotated[Timeouts, _meaning("time limits")] = Timeouts()
     workers: Annotated[int, _meaning("number of worker processes; this version runs one", "workers")] = 1

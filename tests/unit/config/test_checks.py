@@ -249,7 +249,7 @@ def test_the_sizes_of_a_pool_are_not_compared_where_one_is_not_known(folder, tex
         ("[{name: a, host: pg1, password: ▸x}]", "no effect without 'user'"),
         ("[{name: a, host: pg1, user: u, password: ▸SCRAM-SHA-256$x}]", "bad secret"),
         (f"[{{name: a, host: pg1, user: u, password: ▸'{VERIFIER}'}}]", "the password itself is needed"),
-        ("[{name: a, host: pg1, ▸tls: {mode: prefer}}]", "not in this version"),
+        ("[{name: a, host: pg1, ▸fairness_delay: 1s}]", "not in this version"),
         ("[▸x]", "expected the keys of an entry of 'backends'"),
     ],
 )

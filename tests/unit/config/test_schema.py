@@ -84,7 +84,7 @@ def test_a_good_file_fits_the_schema() -> None:
         ("connections: 3", "connections: -3"),
         ("transaction_timeout: 1h", "transaction_timeout: soon"),
         ("workers: 1", "workers: 2"),
-        ("workers: 1", "tls: {}"),
+        ("workers: 1", "gui: {}"),
     ],
 )
 def test_a_wrong_file_does_not_fit_the_schema(good: str, bad: str) -> None:

@@ -159,7 +159,7 @@ def test_every_section_and_the_defaults_can_be_written(folder) -> None:
         ("<listen  port = \"6432\"\n  host\n= '▸a b' />", "neither a host name"),
         ('<log level="▸loud"/>', "expected one of"),
         ("▸<logging/>", "did you mean <log>"),
-        ("▸<tls/>", "not in this version"),
+        ("▸<gui/>", "not in this version"),
         ("▸<backnds/>", "did you mean 'backends'"),
         ("<listen>▸words</listen>", "expected the keys of 'listen'"),
         ('<listen port="1">▸words</listen>', "means nothing"),

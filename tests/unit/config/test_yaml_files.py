@@ -205,7 +205,7 @@ def test_nothing_goes_beside_the_path_of_a_part(folder) -> None:
     assert "belongs into that file" in message
 
 
-@pytest.mark.parametrize("section", ["tls", "admin", "gui", "analytics"])
+@pytest.mark.parametrize("section", ["admin", "gui", "analytics"])
 def test_w16_sections_of_later_versions_are_refused_by_name(folder, section: str) -> None:
     (message,) = folder.marked(f"{REST}▸{section}: {{port: 1}}\n")
     assert message == f"'{section}' is not in this version of PgPooler; take it out"
