@@ -237,6 +237,9 @@ class World(Effects):
         assert not pool.use.backend.pool_size or pool.use.used <= pool.use.backend.pool_size, pool.use.backend.name
         self.opening.append(pool)
 
+    def fall_back(self, pool: Pool) -> None:
+        self.open(pool)
+
     def cancel(self, server: ServerSession, settled: Callable[[bool, float], None]) -> None:
         self.cancels.append((server, settled))
 

@@ -10,15 +10,19 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine
+import ssl
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from pgpooler.config.model import Backend
+from pgpooler.config.model import Backend, BackendTls, TlsMode
 from pgpooler.errors import PeerError, ServerUnavailable
 from pgpooler.net.addresses import tune
 from pgpooler.net.names import Address, Names
 from pgpooler.net.port import SocketPort
 from pgpooler.net.relay import Relay
+from pgpooler.net.securing import PLAIN, Attempt, NoTls, Securing, attempts
+from pgpooler.net.tls import TlsPort
+from pgpooler.net.tunnel import Tunnel
 from pgpooler.pooling.effects import Effects
 from pgpooler.pooling.pool import Pool
 from pgpooler.pooling.port import Port
@@ -37,6 +41,8 @@ class Connector(Effects):
         self._loop = loop
         self._relay = relay
         self._names = Names(loop)
+        self._securing = Securing(loop)
+        self.tls: Mapping[BackendTls, ssl.SSLContext] = {}  # what shakes hands with backends of these settings
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="pgpooler-compute")
 
@@ -44,13 +50,17 @@ class Connector(Effects):
 
     def open(self, pool: Pool) -> None:
         """Connect to the pool's backend."""
-        self._start(self._open(pool))
+        self._start(self._open(pool, attempts(pool.use.backend)))
+
+    def fall_back(self, pool: Pool) -> None:
+        """Connect as the second attempt does."""
+        self._start(self._open(pool, attempts(pool.use.backend)[1:]))
 
     def cancel(self, server: ServerSession, settled: Callable[[bool, float], None]) -> None:
         """Send a cancel request over a connection of its own and see how that ends."""
         request = messages.cancel_request(server.process_id, server.cancel_key)
         timeout = server.pool.route.cancel_wait_timeout
-        self._start(self._cancel(_other_end(server.port), server.port.peer, request, timeout, settled))
+        self._start(self._cancel(server.port, request, timeout, settled))
 
     def compute(self, work: Callable[[], object], done: Callable[[object, float], None]) -> None:
         """Run `work` in a thread."""
@@ -76,22 +86,48 @@ class Connector(Effects):
             self._relay.report(error, None)
         self._relay.rearm()
 
-    async def _open(self, pool: Pool) -> None:
+    async def _open(self, pool: Pool, ways: tuple[Attempt, ...]) -> None:
         timeout = pool.route.server_connect_timeout
         backend = pool.use.backend
         error: PeerError
         try:
             async with asyncio.timeout(timeout or None):
-                connection, peer = await self._connect(backend, timeout)
+                connection, peer, tunnel = await self._reach(backend, timeout, ways)
         except TimeoutError:
             error = _unreachable(backend, f"no connection within {timeout:g} s (server_connect_timeout)")
         except OSError as reason:
             error = _unreachable(backend, _words(reason))
         else:
-            self._hand_over(pool, self._relay.add(connection, peer))
+            self._hand_over(pool, self._relay.add(connection, peer, tunnel))
             return
         logger.warning("%s", f"{error.message} {error.detail}")
         pool.failed(error, self._relay.clock())
+
+    async def _reach(
+        self, backend: Backend, timeout: float, ways: tuple[Attempt, ...]
+    ) -> tuple[socket.socket, str, Tunnel | None]:
+        """Connect to a backend, with or without TLS.  Raises OSError, NoTls if there is none and there must be.
+
+        What is tried first, and whether anything else is, is the mode's; each attempt has a connection of its own.
+        """
+        for number, way in enumerate(ways, 1):
+            connection, peer = await self._connect(backend, timeout)
+            if way is PLAIN:
+                break
+            try:
+                host = None if backend.host.startswith("/") else backend.host
+                tunnel = await self._securing.secure(connection, self.tls[backend.tls], host)
+            except BaseException as error:
+                connection.close()
+                if isinstance(error, NoTls) and number < len(ways):
+                    logger.info("backend %s: %s; trying without", backend.name, error)
+                    continue
+                raise
+            if tunnel is None and backend.tls.mode is not TlsMode.PREFER:
+                connection.close()
+                raise NoTls(f"the server does not offer TLS, which mode {backend.tls.mode} demands")
+            return connection, peer, tunnel
+        return connection, peer, None
 
     def _hand_over(self, pool: Pool, port: SocketPort) -> None:
         """Let the pool log in; if a bug of ours keeps it from beginning, its place does not stay taken."""
@@ -133,24 +169,30 @@ class Connector(Effects):
             raise
         return connection
 
-    async def _cancel(
-        self,
-        place: Address | None,
-        peer: str,
-        request: bytes,
-        timeout: float,
-        settled: Callable[[bool, float], None],
-    ) -> None:
+    async def _cancel(self, port: Port, request: bytes, timeout: float, settled: Callable[[bool, float], None]) -> None:
+        place = _other_end(port)
         orderly = False
         try:
             if place is not None:
                 async with asyncio.timeout(timeout or None):
                     with await self._connect_to(place) as connection:
-                        await self._loop.sock_sendall(connection, request)
-                        orderly = await self._loop.sock_recv(connection, 1) == b""
+                        orderly = await self._deliver(request, connection, port)
         except OSError as error:  # TimeoutError is one
-            logger.warning("a cancel request to %s ended in an unknown way: %s", peer, _words(error))
+            logger.warning("a cancel request to %s ended in an unknown way: %s", port.peer, _words(error))
         settled(orderly, self._relay.clock())
+
+    async def _deliver(self, request: bytes, connection: socket.socket, port: Port) -> bool:
+        """Send a cancel request as its port sends: nothing of it goes unencrypted over a way that was encrypted.
+
+        Returns whether the server has ended the connection without a word.
+        """
+        if not isinstance(port, TlsPort):
+            await self._loop.sock_sendall(connection, request)
+            return await self._loop.sock_recv(connection, 1) == b""
+        tunnel = await self._securing.secure(connection, port.tunnel.context, port.tunnel.host)
+        if tunnel is None:
+            raise NoTls("the server does not offer TLS any more")
+        return await self._securing.ask(connection, tunnel, request) == b""
 
     async def _compute(self, work: Callable[[], object], done: Callable[[object, float], None]) -> None:
         result: object

@@ -34,7 +34,7 @@ class SocketPort(Port):
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "finishing" if self.finishing else "open"
-        return f"<SocketPort {self.descriptor} {self.peer} {state} {len(self.queue)} bytes queued>"
+        return f"<{type(self).__name__} {self.descriptor} {self.peer} {state} {len(self.queue)} bytes queued>"
 
     # -- what sessions call --------------------------------------------------------------------------------------------
 
@@ -57,6 +57,10 @@ class SocketPort(Port):
             self.reading = True
             self._watch()
 
+    def encrypt(self, received: bytes) -> Port:
+        """Hand the socket over to a port that speaks TLS."""
+        return self.relay.encrypt(self, received)
+
     def want_write(self) -> None:
         """Be told when the kernel takes bytes again."""
         self._watch(queued=True)
@@ -64,12 +68,16 @@ class SocketPort(Port):
     def close(self) -> None:
         """Close now."""
         if not self.closed:
-            self.closed = True
-            self.session = None
-            self.queue.clear()
-            self.relay.forget(self)
-            self.relay.poller.unregister(self.descriptor)
+            self.leave()
             self.socket.close()
+
+    def leave(self) -> None:
+        """Have nothing more to do with the socket, which stays open."""
+        self.closed = True
+        self.session = None
+        self.queue.clear()
+        self.relay.forget(self)
+        self.relay.poller.unregister(self.descriptor)
 
     def finish(self) -> None:
         """Close when the queue is out and the peer has closed its side, or after LINGER seconds.

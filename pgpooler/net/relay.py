@@ -8,9 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import deque
 
+from pgpooler.config.tls_files import ClientContext
 from pgpooler.net.poller import Poller
 from pgpooler.net.port import SocketPort
+from pgpooler.net.tls import TlsPort
+from pgpooler.net.tunnel import LONGEST_RECORD, Tunnel
 from pgpooler.pooling.deadlines import Deadlines
 
 RECEIVE_BUFFER = 256 * 1024  # bytes read at a time, shared by all connections
@@ -28,17 +32,59 @@ class Relay:
         self.poller = Poller(loop.time)
         self.buffer = bytearray(RECEIVE_BUFFER)
         self.view = memoryview(self.buffer)
+        self.view_of_records = self.view[:-LONGEST_RECORD]  # what it makes readable has room in `view`
+        self.tls: ClientContext | None = None  # what clients shake hands with
         self.ports: set[SocketPort] = set()
+        self._handshakes: deque[TlsPort] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._closed = False
         loop.add_reader(self.poller.fileno(), self.run_ready)
 
-    def add(self, connection: socket.socket, peer: str) -> SocketPort:
-        """Take over a connected, non-blocking socket."""
-        port = SocketPort(self, connection, peer)
+    def add(self, connection: socket.socket, peer: str, tunnel: Tunnel | None = None) -> SocketPort:
+        """Take over a connected, non-blocking socket; `tunnel`: the TLS on it, hands having been shaken."""
+        port = SocketPort(self, connection, peer) if tunnel is None else TlsPort(self, connection, peer, tunnel)
         self.ports.add(port)
         return port
+
+    def encrypt(self, port: SocketPort, received: bytes) -> TlsPort:
+        """Let a port that speaks TLS, as a server, take the place of this one."""
+        if self.tls is None:
+            raise RuntimeError("TLS was offered to a client though it is not configured")
+        session, queue = port.session, bytes(port.queue)
+        port.leave()
+        tunnel = Tunnel(self.tls.context, server_side=True)
+        successor = TlsPort(self, port.socket, port.peer, tunnel, self.tls.end_point, direct=bool(received))
+        successor.address = port.address
+        successor.session = session
+        successor.queue += queue
+        self.ports.add(successor)
+        if received:
+            tunnel.incoming.write(received)
+            self.shake_later(successor)
+        return successor
+
+    def shake_later(self, port: TlsPort) -> None:
+        """Let the port take the next step of its handshake when it is its turn.
+
+        A step takes as long as many queries: each turn of the event loop sees one, and serves the sockets in between.
+        """
+        port.pause()
+        self._handshakes.append(port)
+        if len(self._handshakes) == 1:
+            self._loop.call_soon(self._shake_next)
+
+    def _shake_next(self) -> None:
+        port = self._handshakes[0]
+        now = self.clock()
+        try:
+            port.shake(now)
+        except Exception as error:  # one connection's bug must not end the others
+            port.crashed(error, now)
+        self._handshakes.popleft()
+        if self._handshakes:
+            self._loop.call_soon(self._shake_next)
+        self.rearm()
 
     def forget(self, port: SocketPort) -> None:
         """A port is being closed."""

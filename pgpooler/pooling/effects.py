@@ -20,6 +20,10 @@ class Effects:
         """Connect to the pool's backend; answers `pool.connected(port, now)` or `pool.failed(error, now)`."""
         raise NotImplementedError
 
+    def fall_back(self, pool: Pool) -> None:
+        """Connect as TLS mode `allow` or `prefer` does after the server refused the first attempt; answers likewise."""
+        raise NotImplementedError
+
     def cancel(self, server: ServerSession, settled: Callable[[bool, float], None]) -> None:
         """Send a cancel request for what the server runs; `settled` learns whether it ended in an orderly way."""
         raise NotImplementedError

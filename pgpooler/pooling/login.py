@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pgpooler.errors import FeatureNotSupported, PeerError, ProtocolViolation
+from pgpooler.pooling import negotiation
 from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, LoginRequest, Reply
 from pgpooler.pooling.parameters import Settings
 from pgpooler.pooling.states import ClientState
@@ -46,7 +47,7 @@ class ClientLogin:
         framer = client.framer
         while True:
             if client.state == ClientState.STARTUP:
-                if not framer.startup(codes.STARTUP_LIMIT):
+                if negotiation.begun(client, self._startup, now) or not framer.startup(codes.STARTUP_LIMIT):
                     return
                 body = framer.body()
                 framer.drop()
@@ -77,9 +78,7 @@ class ClientLogin:
             client.close(error.message, now)
             return
         if isinstance(packet, EncryptionRequest):
-            client.port.write_all(b"N")
-            if client.framer.position < client.framer.end:
-                raise Startup.stuffed(packet)
+            negotiation.answer(client, packet)
         elif isinstance(packet, CancelRequest):
             client.state = ClientState.CANCELING
             client.service.cancel(packet, client, now)
@@ -93,6 +92,7 @@ class ClientLogin:
             client.port.write_all(startup.negotiation)
         if startup.replication:
             raise FeatureNotSupported("replication connections are not supported by this version of PgPooler")
+        negotiation.check(client, startup)
         client.startup = startup
         service.admit(client)
         client.state = ClientState.AUTHENTICATION

@@ -125,4 +125,4 @@ class Pools:
 
 def _same_server(one: Backend, other: Backend) -> bool:
     """Connections to the one serve for the other."""
-    return (one.host, one.port, one.user, one.password) == (other.host, other.port, other.user, other.password)
+    return all(getattr(one, key) == getattr(other, key) for key in ("host", "port", "user", "password", "tls"))

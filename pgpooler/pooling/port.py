@@ -100,6 +100,14 @@ class Port:
         """Read again."""
         raise NotImplementedError
 
+    def encrypt(self, received: bytes) -> Port:
+        """Take TLS up with a client; return the port that takes the place of this one.
+
+        `received` is what the client has sent of its handshake already, if it began without asking: then it must name
+        the protocol it wants to speak (protocol-flow-ssl).  A handshake that fails ends the connection.
+        """
+        raise NotImplementedError
+
     def want_write(self) -> None:
         """Ask for `flush` to be called when the connection takes bytes again."""
         raise NotImplementedError

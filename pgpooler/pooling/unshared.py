@@ -172,6 +172,11 @@ class Unshared:
             client.refuse(error, now)
         pool.closed(server, now)
 
+    def fall_back(self, server: ServerSession) -> None:
+        """Another connection is made in place of this one; for whom it is, is decided when it stands."""
+        del self.logins[server]
+        self._pool.service.effects.fall_back(self._pool)
+
     def leave(self, client: ClientSession, now: float) -> None:
         """The client waits no longer: nobody else has a use for a login with its parameters."""
         for server in [server for server, owner in self.logins.items() if owner is client]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from pgpooler.config.model import Configuration
+from pgpooler.config.tls_files import Contexts
 from pgpooler.errors import ConfigurationError
 from pgpooler.implementation import description
 from pgpooler.net.connector import Connector
@@ -49,9 +50,11 @@ class DataPlane:
     ) -> None:
         """Take over listening sockets.  Raises ConfigurationError for a configuration this version cannot run."""
         loop = asyncio.get_running_loop()
+        contexts = Contexts.of(configuration)
         deadlines = Deadlines()
         self.relay = Relay(loop, deadlines)
         self.connector = Connector(loop, self.relay)
+        self._use(contexts)
         access = Access(configuration.auth, mock_secret=mock_secret or None)
         self.service = Service(configuration, access, self.connector, deadlines)
         self.listeners = [Listener(loop, self.relay, self.service, one) for one in listening]
@@ -61,8 +64,15 @@ class DataPlane:
         previous = self.service.access
         loop = asyncio.get_running_loop()
         access = await loop.run_in_executor(None, lambda: Access(configuration.auth, previous=previous))
+        contexts = await loop.run_in_executor(None, lambda: Contexts.of(configuration))
         self.service.reload(configuration, access, self.relay.clock())
+        self._use(contexts)
         self.relay.rearm()
+
+    def _use(self, contexts: Contexts) -> None:
+        """Shake hands with these from now on; connections that stand keep what was agreed on."""
+        self.relay.tls = contexts.clients
+        self.connector.tls = contexts.backends
 
     def pause(self) -> int:
         """Lease no server connection any more; return how many are still in use."""

@@ -162,6 +162,13 @@ class Framer:
         self.position += self.length
         self.mark = self.position
 
+    def take_rest(self) -> bytes:
+        """Copy everything at hand and leave it out: it is no message.  The run before it must be out."""
+        rest = bytes(self.buffer[self.position : self.end])
+        self.position = self.end
+        self.mark = self.end
+        return rest
+
     def passed(self) -> None:
         """Say that the run is out: the next one begins here."""
         self.mark = self.position

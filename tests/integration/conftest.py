@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from pgpooler.demo.local import LocalServer
 from pgpooler.demo.postgres import PostgresServer
-from tests.integration import servers
+from tests.certificates import Authority
+from tests.integration import servers, tls_servers
 from tests.integration.data_planes import DataPlaneFactory, RunningDataPlane
 from tests.integration.poolers import PoolerFactory
 from tests.integration.servers import TwoServers
@@ -31,6 +33,19 @@ def two_servers() -> Iterator[TwoServers]:
 def postgres(two_servers: TwoServers) -> PostgresServer:
     """One PostgreSQL server (the primary of `two_servers`), shared likewise."""
     return two_servers.primary
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Whom everybody trusts in the tests of TLS."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session", params=tls_servers.MAJORS, ids=lambda major: f"postgresql-{major}")
+def tls_server(request: pytest.FixtureRequest, authority: Authority) -> Iterator[LocalServer]:
+    """A server with OpenSSL, once of each version; see `tls_servers`."""
+    with tls_servers.start(request.param, authority) as server:
+        yield server
 
 
 @pytest.fixture

@@ -46,6 +46,9 @@ class Loop:
         self.timers.append(timer)
         return timer
 
+    def call_soon(self, callback: Callable[[], None]) -> Timer:
+        return self.call_at(self.now, callback)
+
     @property
     def pending(self) -> list[float]:
         return [timer.when for timer in self.timers if not timer.canceled]
