@@ -60,7 +60,7 @@ class Relay:
         successor.queue += queue
         self.ports.add(successor)
         if received:
-            tunnel.incoming.write(received)
+            successor.take(received)
             self.shake_later(successor)
         return successor
 

@@ -11,6 +11,7 @@ from pgpooler.config.tls_files import ALPN, words
 from pgpooler.net import system
 from pgpooler.net.port import SocketPort
 from pgpooler.net.tunnel import Tunnel
+from pgpooler.protocol.client_hello import LONGEST, names_protocols
 
 if TYPE_CHECKING:
     from pgpooler.net.relay import Relay
@@ -24,7 +25,7 @@ class TlsPort(SocketPort):
     Its session hears nothing before hands are shaken, and what it writes before is lost: nobody could read it.
     """
 
-    __slots__ = ("_direct", "_end_point", "_established", "tunnel")
+    __slots__ = ("_beginning", "_direct", "_end_point", "_established", "tunnel")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class TlsPort(SocketPort):
         self._end_point = end_point
         self._direct = direct
         self._established = end_point is None
+        self._beginning = b""  # of what the client sent
         if end_point is None:
             self.encryption = tunnel.encryption_of_server()
 
@@ -91,7 +93,7 @@ class TlsPort(SocketPort):
         tunnel = self.tunnel
         size = system.receive(self.socket, self.relay.view)
         if size > 0:
-            tunnel.incoming.write(self.relay.view[:size])
+            self.take(bytes(self.relay.view[:size]))
         elif size != system.WOULD_BLOCK:
             self._fail("the client closed the connection", now)
             return
@@ -107,11 +109,18 @@ class TlsPort(SocketPort):
         if done:
             self._accept(now)
 
+    def take(self, received: bytes) -> None:
+        """Take what the client sent for its handshake."""
+        if len(self._beginning) < LONGEST:
+            self._beginning += received
+        self.tunnel.incoming.write(received)
+
     def _accept(self, now: float) -> None:
         """Hands are shaken: see with whom, and go on with what came behind."""
+        beginning, self._beginning = self._beginning, b""
         # Python goes on with a client that names other protocols only, as with one that names none.
-        if self._direct and self.tunnel.tls.selected_alpn_protocol() != ALPN:
-            self._fail(f"it began without asking and does not name the protocol {ALPN!r} (ALPN)", now)
+        if self.tunnel.tls.selected_alpn_protocol() != ALPN and (self._direct or names_protocols(beginning)):
+            self._fail(f"it does not name the protocol {ALPN!r} (ALPN)", now)
             return
         try:
             self.encryption = self.tunnel.encryption_of_client(self._end_point or b"")

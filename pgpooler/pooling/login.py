@@ -78,7 +78,7 @@ class ClientLogin:
             client.close(error.message, now)
             return
         if isinstance(packet, EncryptionRequest):
-            negotiation.answer(client, packet)
+            negotiation.answer(client, self._startup, packet)
         elif isinstance(packet, CancelRequest):
             client.state = ClientState.CANCELING
             client.service.cancel(packet, client, now)

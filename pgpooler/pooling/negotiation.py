@@ -20,7 +20,7 @@ TLS_HANDSHAKE = 0x16
 INVALID_AUTHORIZATION = "28000"
 
 
-def answer(client: ClientSession, request: EncryptionRequest) -> None:
+def answer(client: ClientSession, startup: Startup, request: EncryptionRequest) -> None:
     """Answer a request for encryption, and take it up if that is TLS and there is a certificate.
 
     Raises ProtocolViolation for bytes behind the request: they were sent by whoever is between the client and us.
@@ -31,6 +31,7 @@ def answer(client: ClientSession, request: EncryptionRequest) -> None:
     if client.framer.position < client.framer.end:
         raise Startup.stuffed(request)
     if offered:
+        startup.gss_asked = True  # within TLS it is no request any more, but a version that nobody speaks
         client.port.write_all(b"S")
         client.port = client.port.encrypt(b"")
 

