@@ -11,14 +11,25 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Protocol
 
-from pgpooler.config.model import Auth, AuthMethod, Backend, Configuration, Limits, Overrides, Routing, Timeouts, User
+from pgpooler.config.model import (
+    Auth,
+    AuthMethod,
+    Backend,
+    ClientTls,
+    Configuration,
+    Limits,
+    Overrides,
+    Routing,
+    Timeouts,
+    User,
+)
 from pgpooler.config.model import Rule as RoutingRule
 from pgpooler.errors import PeerError, ServerUnavailable
 from pgpooler.pooling.access import Access
 from pgpooler.pooling.deadlines import Deadlines
 from pgpooler.pooling.effects import Effects
 from pgpooler.pooling.pool import Pool
-from pgpooler.pooling.port import Port
+from pgpooler.pooling.port import Encryption, Port
 from pgpooler.pooling.server import ServerSession
 from pgpooler.pooling.service import Service
 from pgpooler.pooling.states import ServerState
@@ -27,6 +38,9 @@ from pgpooler.protocol import codes
 LINGER = 2.0  # seconds, as SocketPort lingers
 START = 1000.0  # what the clock shows at first
 SCRIBBLE = 0xAA  # what a borrowed buffer is overwritten with, once it was given back
+
+
+NO_TLS = ClientTls()
 
 
 class Far(Protocol):
@@ -96,6 +110,11 @@ class MemoryPort(Port):
     def resume(self) -> None:
         self.reading = True
         self.hung_up = False
+
+    def encrypt(self, received: bytes) -> MemoryPort:
+        """Hands are shaken at once, and nothing is encrypted; `received` is no part of what is said."""
+        self.encryption = self.world.encryption
+        return self
 
     def want_write(self) -> None:
         self.writing = True
@@ -227,6 +246,7 @@ class World(Effects):
         self.unreachable: dict[str, str] = {}  # backend name -> why nobody can connect to it
         self.on_cancel: Callable[[ServerSession], None] = lambda server: None
         self.server_capacity: int | None = None
+        self.encryption = Encryption("TLSv1.3", "TLS_AES_256_GCM_SHA384")  # what clients who want TLS agree on
         self.log_lines: list[tuple[str, int, str]] = []
         self.service = Service(configuration, Access(configuration.auth, mock_secret=b"mock"), self, self.deadlines)
 
@@ -416,6 +436,7 @@ def configure(
     client_login_timeout: float = 60.0,
     backends: tuple[Backend, ...] | None = None,
     rules: tuple[RoutingRule, ...] = (),
+    tls: ClientTls = NO_TLS,
     **pool_settings: object,
 ) -> Configuration:
     """Make a configuration: two users without passwords, one backend, no probing for trouble."""
@@ -426,5 +447,6 @@ def configure(
         routing=Routing(defaults=Overrides(pool_size=pool_size, **settings), rules=rules),  # type: ignore[arg-type]
         auth=Auth(method=method, users={name: User(name=name, password=password) for name, password in names.items()}),
         limits=Limits(max_client_conn=max_client_conn),
+        tls=tls,
         timeouts=Timeouts(client_login_timeout=client_login_timeout),
     )

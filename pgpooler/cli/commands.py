@@ -60,6 +60,7 @@ def check(arguments: argparse.Namespace) -> int:
             ["backends", f"{len(configuration.backends)}: {backends}"],
             ["rules", rules],
             ["users", f"{len(configuration.auth.users)} ({configuration.auth.method})"],
+            ["tls", configuration.tls.demand],
             ["warnings", str(len(loaded.warnings))],
         ]
     )
@@ -179,6 +180,7 @@ def _summary(loaded: Loaded) -> dict[str, Any]:
         "rules": len(configuration.routing.rules),
         "users": len(configuration.auth.users),
         "auth_method": configuration.auth.method,
+        "tls_mode": configuration.tls.demand,
         "warnings": [_problem(problem) for problem in loaded.warnings],
     }
 

@@ -122,6 +122,7 @@ def test_check_prints_a_summary(configured: Path, capsys: Capture) -> None:
         "backends  2: primary (10.0.0.1:5432), replica ([fd00::2]:5433)",
         "rules     2",
         "users     1 (scram-sha-256)",
+        "tls       disable",
         "warnings  0",
     ]
 
@@ -141,6 +142,7 @@ def test_check_as_json_has_the_same_facts_and_no_secret(configured: Path, capsys
         "rules": 2,
         "users": 1,
         "auth_method": "scram-sha-256",
+        "tls_mode": "disable",
         "warnings": [],
     }
 
