@@ -66,7 +66,7 @@ develop: $(VENV)/.develop ## install PgPooler and all tools into .venv, for an e
 	@echo "Ready: . $(VENV)/bin/activate"
 
 clean: ## remove everything that make has made
-	rm -rf $(VENV) .tox .mutation build dist pgpooler.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .tox .mutation .postgresql build dist pgpooler.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find pgpooler spec tests loadtests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment and, in stamp files, what it holds.

@@ -56,6 +56,10 @@ def programs(major: int) -> Path:
         home = STORE / str(major)
         if not home.exists():
             _download(major, home)
+    runs = subprocess.run([home / "bin" / "postgres", "--version"], capture_output=True, text=True, check=False)
+    assert runs.returncode == 0, (
+        f"PostgreSQL {major} with OpenSSL does not run here (see CONTRIBUTING.md): {runs.stderr}"
+    )
     return home / "bin"
 
 
