@@ -56,11 +56,11 @@ class TlsPort(SocketPort):
         """Encrypt buffer[start:stop] and send it after what is queued; return False when some of it is queued."""
         if self.closed or not self._established:
             return True
-        if start < stop:
-            try:
-                self.tunnel.tls.write(memoryview(buffer)[start:stop])
-            except ssl.SSLError:  # a broken connection takes everything: its end is reported when it is read
-                return True
+        try:
+            while start < stop:  # OpenSSL may take one record at a time
+                start += self.tunnel.tls.write(memoryview(buffer)[start:stop])
+        except ssl.SSLError:  # a broken connection takes everything: its end is reported when it is read
+            return True
         return self._push()
 
     def close(self) -> None:

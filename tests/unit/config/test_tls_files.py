@@ -173,6 +173,18 @@ def test_a_server_is_looked_at_as_the_mode_says(made: Path, mode: TlsMode, verif
     assert context.minimum_version is ssl.TLSVersion.TLSv1_3
 
 
+def test_the_xml_form_has_the_same_sections(there: Folder) -> None:
+    xml = """<pgpooler>
+  <auth method="trust"/>
+  <tls mode="require" cert="good.crt" key="good.key"/>
+  <backends><backend name="a" host="pg1"><tls mode="verify-full" ca="authority.crt"/></backend></backends>
+</pgpooler>
+"""
+    loaded = there.load(xml, name="pgpooler.xml").configuration
+    assert loaded.tls == ClientTls(mode=TlsMode.REQUIRE, cert=f"{there.path}/good.crt", key=f"{there.path}/good.key")
+    assert loaded.backends[0].tls == BackendTls(mode=TlsMode.VERIFY_FULL, ca=f"{there.path}/authority.crt")
+
+
 def test_backends_with_the_same_settings_share_what_was_read(there: Folder) -> None:
     same = "tls: {mode: verify-full, ca: authority.crt}"
     text = f"""
