@@ -10,10 +10,10 @@ from itertools import product
 from typing import Final
 
 from pgpooler.config.matchers import ANYTHING, covers
-from pgpooler.config.model import AuthMethod, ClientTls, LogDestination, Pattern, PoolSettings, TlsMode
-from pgpooler.config.reader import Read, Reader, build
+from pgpooler.config.model import AuthMethod, LogDestination, Pattern, PoolSettings
+from pgpooler.config.reader import Read, Reader
 from pgpooler.config.source import Place, Sources
-from pgpooler.config.tls_files import TlsProblem, backend_context, client_context
+from pgpooler.config.tls_checks import check_tls
 from pgpooler.config.values import check_socket_path, did_you_mean
 from pgpooler.protocol.passwords import Md5Digest, ScramVerifier, Secret, parse_secret
 
@@ -30,7 +30,7 @@ def check(root: Read, reader: Reader) -> None:
     _check_logging(root, sources)
     _check_backends(root.values.get("backends", ()), sources)
     _check_auth(root, reader)
-    _check_tls(root.values.get("tls"), sources)
+    check_tls(root.values.get("tls"), sources)
     routing = root.values.get("routing")
     rules = routing.values.get("rules", ()) if routing else ()
     for rule in rules:
@@ -88,36 +88,7 @@ def _check_backends(backends: Iterable[Read], sources: Sources) -> None:
         elif isinstance(_secret(backend, sources), ScramVerifier):
             message = "a SCRAM verifier proves who others are; to log in to a server the password itself is needed"
             sources.error(backend.places["password"], message)
-        _check_tls(backend.values.get("tls"), sources, host=backend.values.get("host", ""))
-
-
-def _check_tls(tls: Read | None, sources: Sources, host: str = "") -> None:
-    """Read the files that a section `tls` names; `host` is the backend's."""
-    if tls is None or tls.places.keys() - tls.values.keys():
-        return
-    if host.startswith("/"):
-        sources.warn(tls.place, "'tls' has no effect: nothing is encrypted over a unix socket")
-    settings = build(tls)
-    doubt = ""
-    try:
-        if not isinstance(settings, ClientTls):
-            _check_authorities(tls, settings.mode, sources)
-            backend_context(settings)
-        elif settings.offered:
-            doubt = client_context(settings).doubt
-        elif len(tls.places) > len(tls.places.keys() & {"mode"}):
-            sources.warn(tls.place, "the other keys have no effect beside 'mode: disable', or without 'cert'")
-    except TlsProblem as problem:
-        sources.error(tls.places.get(problem.key, tls.place), problem.message)
-    if doubt:
-        sources.warn(tls.places["cert"], f"clients that verify PgPooler will not connect: {settings.cert}: {doubt}")
-
-
-def _check_authorities(tls: Read, mode: TlsMode, sources: Sources) -> None:
-    """Who names authorities expects that certificates are looked at."""
-    if "ca" in tls.places and not mode.verified:
-        message = f"'ca' has no effect with 'mode: {mode}': verify-ca and verify-full look at the server's certificate"
-        sources.warn(tls.places["ca"], message)
+        check_tls(backend.values.get("tls"), sources, host=backend.values.get("host", ""))
 
 
 def _check_unique(named: Iterable[Read], what: str, sources: Sources) -> None:

@@ -20,6 +20,7 @@ from pgpooler.demo.local import LocalServer
 from tests.certificates import Authority, Certificate
 from tests.integration import tls_servers
 from tests.integration.data_planes import DataPlaneFactory, RunningDataPlane, wait_until
+from tests.integration.faults import FaultProxy
 from tests.integration.poolers import PoolerFactory
 from tests.integration.wire import (
     GSSENC_REQUEST,
@@ -360,6 +361,39 @@ def test_a_client_that_reads_nothing_holds_the_server_back_and_misses_nothing(in
         assert queued < 2_000_000
         replies = wire.until()
         assert sum(reply.name == "DataRow" for reply in replies) == 60_000
+
+
+BOTH_WAYS = ("to server", "to client")
+
+
+def test_a_session_within_tls_is_the_same_byte_by_byte_on_both_sides(
+    tls_server: LocalServer, data_plane: DataPlaneFactory, shown: Certificate
+) -> None:
+    """Handshakes included: with the client, and with the server."""
+    with FaultProxy((tls_server.host, tls_server.port), split=BOTH_WAYS) as before_server:
+        configured = configuration(tls_server, **shown.keys)
+        configured["backends"][0] |= {"port": before_server.port, "tls": {"mode": "require"}}
+        in_front = data_plane(configured)
+        with FaultProxy(in_front.address, split=BOTH_WAYS) as before_us, log_in(before_us.port) as connection:
+            assert connection.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone() == (True,)
+            assert connection.execute("SELECT repeat(%s, 100)", ("x",)).fetchone() == ("x" * 100,)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 100, 1000])
+def test_a_server_that_is_cut_off_within_tls_ends_its_client_in_words_and_harms_no_other(
+    count: int, tls_server: LocalServer, data_plane: DataPlaneFactory, shown: Certificate
+) -> None:
+    with FaultProxy((tls_server.host, tls_server.port)) as before_server:
+        configured = configuration(tls_server, **shown.keys)
+        configured["backends"][0] |= {"port": before_server.port, "tls": {"mode": "require"}}
+        in_front = data_plane(configured)
+        with log_in(in_front.port) as connection:
+            before_server.cut_after(count)
+            with pytest.raises(psycopg.OperationalError, match=r"server connection was lost|closed the connection"):
+                connection.execute("SELECT repeat('x', 100000)")
+        before_server.mend()
+        with log_in(in_front.port) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("way", ["cut off", "reset"])
