@@ -124,6 +124,8 @@ def test_libpq_comes_in_and_is_encrypted_where_it_is_so_at_postgresql(
         for mode, negotiation, gss, (name, (cert, key)) in itertools.product(
             SSLMODES, negotiations, ("disable", "prefer"), certificates.items()
         ):
+            if gss == "prefer" and name != "none":
+                continue
             roots = [authority.file, strange.file] if mode.startswith("verify") else [Path(NOWHERE)]
             for root in roots:
                 parameters = {"sslmode": mode, "sslnegotiation": negotiation, "gssencmode": gss}
@@ -355,12 +357,12 @@ def test_much_data_passes_both_ways_unchanged(in_front: RunningDataPlane) -> Non
 def test_a_client_that_reads_nothing_holds_the_server_back_and_misses_nothing(in_front: RunningDataPlane) -> None:
     with TlsWire(in_front.address) as wire:
         wire.log_in()
-        wire.send(query("SELECT repeat('z', 1000) FROM generate_series(1, 60000)"))
+        wire.send(query("SELECT repeat('z', 10000) FROM generate_series(1, 6000)"))
         wait_until(lambda: in_front.inside(lambda plane: any(port.queue for port in plane.relay.ports)))
         queued = in_front.inside(lambda plane: max(len(port.queue) for port in plane.relay.ports))
         assert queued < 2_000_000
         replies = wire.until()
-        assert sum(reply.name == "DataRow" for reply in replies) == 60_000
+        assert sum(reply.name == "DataRow" for reply in replies) == 6_000
 
 
 BOTH_WAYS = ("to server", "to client")
@@ -424,7 +426,7 @@ def test_a_wrong_password_is_refused_within_tls(in_front: RunningDataPlane) -> N
         log_in(in_front.port, password="wrong")
 
 
-LOGINS = 300
+LOGINS = 200
 TOGETHER = 10
 
 

@@ -123,7 +123,7 @@ REASONS = {
     "the certificate is not trusted": (
         {"mode": "verify-ca", "ca": "stranger"},
         "localhost",
-        "unable to get local issuer certificate",
+        "self-signed certificate in certificate chain",
     ),
     "another name": ({"mode": "verify-full", "ca": "authority"}, "127.0.0.1", "not valid for '127.0.0.1'"),
     "not trusted by the system": ({"mode": "verify-full"}, "localhost", "self-signed certificate in certificate chain"),
