@@ -1,7 +1,8 @@
 """SCRAM-SHA-256 in both roles (RFC 5802, RFC 7677; manual: sasl-authentication), as pure exchanges of SASL payloads.
 
-Channel binding is not offered yet: where tls-server-end-point will go, the GS2 header and the (empty) binding data
-stand apart from the rest.  The slow part of the client role, PBKDF2, is handed out as a `Derivation`.
+With SCRAM-SHA-256-PLUS both sides prove too that their TLS connections end at the same certificate (channel binding,
+RFC 5929): `end_point` is what `certificates.end_point_binding` gives for it, empty where nothing can be bound to.  The
+slow part of the client role, PBKDF2, is handed out as a `Derivation`.
 """
 
 from __future__ import annotations
@@ -27,18 +28,20 @@ from pgpooler.protocol.passwords import (
     equal,
     parse_iterations,
 )
+from pgpooler.protocol.scram_attributes import Malformed, check_extensions, check_no_zero, quoted, take
 
 MECHANISM = "SCRAM-SHA-256"
+MECHANISM_PLUS = "SCRAM-SHA-256-PLUS"
 
 NONCE_LENGTH = 18  # bytes before base64, as PostgreSQL
 CLIENT_MESSAGE_LIMIT = 1024  # bytes; PG_MAX_SASL_MESSAGE_LENGTH
-SERVER_VALUE_LIMIT = 1024  # bytes in one attribute of a server's message
 ITERATIONS_LIMIT = 1_000_000  # about 0.3 s of PBKDF2: more is refused to a server
 
-NO_CHANNEL_BINDING = b"n,,"  # the GS2 header of our client role
-CHANNEL_BINDING_DATA = b""  # follows the GS2 header inside c=; empty unless the flag is p=
+# GS2 headers (RFC 5802 section 7): whether the client binds the channel, and why not.
+NO_CHANNEL_BINDING = b"n,,"  # it cannot, or does not want to
+NOT_OFFERED = b"y,,"  # it could, and believes that the server cannot: somebody between them may have taken it away
+BOUND = b"p=tls-server-end-point,,"
 NONCE_CHARACTERS = frozenset(range(0x21, 0x7F)) - {ord(",")}
-ATTRIBUTES = frozenset(b"anmrcsipve")  # the letters RFC 5802 section 5.1 gives a meaning: no extension may use them
 
 
 class State(enum.IntEnum):
@@ -51,12 +54,18 @@ class State(enum.IntEnum):
     FAILED = 4
 
 
-class _Malformed(Exception):
-    """A message breaks the grammar of RFC 5802 section 7; each role tells its peer in its own way."""
+def mechanisms(end_point: bytes) -> list[str]:
+    """What a server that can bind to `end_point` offers, best first."""
+    return [MECHANISM_PLUS, MECHANISM] if end_point else [MECHANISM]
 
-    def sentence(self) -> str:
-        text = str(self)
-        return f"{text[0].upper()}{text[1:]}."
+
+def make_nonce() -> bytes:
+    """A fresh random nonce."""
+    return base64.b64encode(os.urandom(NONCE_LENGTH))
+
+
+def _exclusive_or(left: bytes, right: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(left, right, strict=True))
 
 
 # -- server role, towards clients --------------------------------------------------------------------------------------
@@ -65,17 +74,42 @@ class _Malformed(Exception):
 class ScramServer:
     """Checks one client against a verifier.
 
-    `receive` takes the client's messages in order and returns the answers; `keys` holds the client's own keys after
-    success, with which one can log in to a server that stores the same verifier.
+    `mechanism` is the one the client chose of `mechanisms(end_point)`.  `receive` takes the client's messages in order
+    and returns the answers; `keys` holds the client's own keys after success, with which one can log in to a server
+    that stores the same verifier.
     """
 
-    __slots__ = ("_client_first_bare", "_gs2_header", "_nonce", "_server_first", "_user", "_verifier", "keys", "state")
+    __slots__ = (
+        "_client_first_bare",
+        "_end_point",
+        "_gs2_header",
+        "_mechanism",
+        "_nonce",
+        "_server_first",
+        "_user",
+        "_verifier",
+        "keys",
+        "state",
+    )
 
-    def __init__(self, verifier: ScramVerifier, user: str, *, nonce: bytes | None = None) -> None:
+    def __init__(
+        self,
+        verifier: ScramVerifier,
+        user: str,
+        *,
+        mechanism: str = MECHANISM,
+        end_point: bytes = b"",
+        nonce: bytes | None = None,
+    ) -> None:
+        """Raises ProtocolViolation for a mechanism that is not offered."""
+        if mechanism not in mechanisms(end_point):
+            raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
         self.state = State.FIRST
         self.keys: ScramKeys | None = None
         self._verifier = verifier
         self._user = user
+        self._mechanism = mechanism
+        self._end_point = end_point
         self._nonce = make_nonce() if nonce is None else nonce
         self._gs2_header = b""
         self._client_first_bare = b""
@@ -96,7 +130,7 @@ class ScramServer:
                 return self._receive_first(payload)
             if state is State.FINAL and payload is not None:
                 return self._receive_final(payload)
-        except _Malformed as malformed:
+        except Malformed as malformed:
             raise ProtocolViolation("malformed SCRAM message", detail=malformed.sentence()) from None
         raise ProtocolViolation("unexpected SCRAM message")
 
@@ -106,36 +140,58 @@ class ScramServer:
             return b""
         _check_client_message(payload)
         self._gs2_header, self._client_first_bare = _split_gs2_header(payload)
+        self._check_channel_binding()
         attributes = self._client_first_bare.split(b",")
         if attributes[0].startswith(b"m="):
             raise FeatureNotSupported("client requires an unsupported SCRAM extension")
-        _take(attributes, "n")  # the user name of the startup message counts
-        nonce = _take(attributes, "r")
+        take(attributes, "n")  # the user name of the startup message counts
+        nonce = take(attributes, "r")
         if not NONCE_CHARACTERS.issuperset(nonce):
             raise ProtocolViolation("non-printable characters in SCRAM nonce")
         if not nonce:
-            raise _Malformed("the nonce is empty")
+            raise Malformed("the nonce is empty")
         self._nonce = nonce + self._nonce
-        _check_extensions(attributes)
+        check_extensions(attributes)
         salt = base64.b64encode(self._verifier.salt)
         self._server_first = b"r=%b,s=%b,i=%d" % (self._nonce, salt, self._verifier.iterations)
         self.state = State.FINAL
         return self._server_first
 
+    def _check_channel_binding(self) -> None:
+        """Compare what the client says of channel binding with the mechanism it chose and with what was offered."""
+        header = self._gs2_header
+        if header.startswith(b"p"):
+            if self._mechanism != MECHANISM_PLUS:
+                raise Malformed(f"the client selected {self._mechanism}, but its message binds the channel")
+            if header != BOUND:
+                raise ProtocolViolation(f"unsupported SCRAM channel-binding type {quoted(header[2:-2])}")
+        elif self._mechanism == MECHANISM_PLUS:
+            raise Malformed(f"the client selected {self._mechanism}, but its message does not bind the channel")
+        elif header == NOT_OFFERED and self._end_point:
+            raise AuthenticationFailed(
+                "SCRAM channel binding negotiation error",
+                sqlstate="28000",
+                detail="The client supports channel binding and believes that the server does not, but it was offered.",
+            )
+
     def _receive_final(self, payload: bytes) -> bytes:
         _check_client_message(payload)
         without_proof, separator, proof_text = payload.rpartition(b",p=")
         if not separator:
-            raise _Malformed('attribute "p" is missing')
+            raise Malformed('attribute "p" is missing')
         attributes = without_proof.split(b",")
-        if _take(attributes, "c") != base64.b64encode(self._gs2_header + CHANNEL_BINDING_DATA):
+        bound = self._mechanism == MECHANISM_PLUS
+        binding = take(attributes, "c")
+        if not equal(binding, base64.b64encode(self._gs2_header + self._end_point * bound)):
+            if bound:
+                raise AuthenticationFailed("SCRAM channel binding check failed", sqlstate="28000")
             raise ProtocolViolation("unexpected SCRAM channel-binding attribute in client-final-message")
-        if _take(attributes, "r") != self._nonce:
+        if take(attributes, "r") != self._nonce:
             raise ProtocolViolation("invalid SCRAM response", detail="Nonce does not match.")
-        _check_extensions(attributes)
+        check_extensions(attributes)
         proof = decode_base64(proof_text)
         if proof is None or len(proof) != KEY_LENGTH:
-            raise _Malformed("the proof in the last message is malformed")
+            raise Malformed("the proof in the last message is malformed")
         signature = self._verify(proof, without_proof)
         self.state = State.DONE
         return b"v=" + base64.b64encode(signature)
@@ -166,26 +222,24 @@ def mock_verifier(secret: bytes, user: str, iterations: int = ITERATIONS) -> Scr
 
 def _check_client_message(payload: bytes) -> None:
     if not payload:
-        raise _Malformed("the message is empty")
+        raise Malformed("the message is empty")
     if len(payload) > CLIENT_MESSAGE_LIMIT:
-        raise _Malformed(f"the message has {len(payload)} bytes, more than {CLIENT_MESSAGE_LIMIT}")
-    _check_no_zero(payload)
+        raise Malformed(f"the message has {len(payload)} bytes, more than {CLIENT_MESSAGE_LIMIT}")
+    check_no_zero(payload)
 
 
 def _split_gs2_header(payload: bytes) -> tuple[bytes, bytes]:
     """client-first-message -> GS2 header and client-first-message-bare."""
     parts = payload.split(b",", 2)
     flag = parts[0]
-    if flag.startswith(b"p"):
-        raise _Malformed("the client uses channel binding, which was not offered")
-    if flag not in (b"n", b"y"):
-        raise _Malformed(f"unexpected channel-binding flag {_quoted(flag)}")
+    if flag not in (b"n", b"y") and not flag.startswith(b"p="):
+        raise Malformed(f"unexpected channel-binding flag {quoted(flag)}")
     if len(parts) < 3:
-        raise _Malformed('attribute "n" is missing')
+        raise Malformed('attribute "n" is missing')
     if parts[1].startswith(b"a="):
         raise FeatureNotSupported("client uses authorization identity, but it is not supported")
     if parts[1]:
-        raise _Malformed(f"expected a comma but found {_quoted(parts[1])}")
+        raise Malformed(f"expected a comma but found {quoted(parts[1])}")
     return flag + b",,", parts[2]
 
 
@@ -196,17 +250,38 @@ class ScramClient:
     """Logs in to one server: `client_first`, `server_first`, `client_final`, `server_final`, in this order.
 
     Only a server that passed `server_final` has proved to know the password: an AuthenticationOk before `state` is
-    DONE must be refused.  Everything a server does wrong raises ServerUnavailable, which says what it is.
+    DONE must be refused.  Everything a server does wrong raises ServerUnavailable, which says what it is.  `end_point`
+    is empty too where the channel could be bound and shall not be.
     """
 
-    __slots__ = ("_client_first_bare", "_nonce", "_secret", "_server_first", "_server_signature", "_user", "state")
+    __slots__ = (
+        "_binding",
+        "_client_first_bare",
+        "_gs2_header",
+        "_nonce",
+        "_secret",
+        "_server_first",
+        "_server_signature",
+        "_user",
+        "state",
+    )
 
-    def __init__(self, secret: Secret | None, user: str, *, nonce: bytes | None = None) -> None:
+    def __init__(
+        self,
+        secret: Secret | None,
+        user: str,
+        *,
+        mechanism: str = MECHANISM,
+        end_point: bytes = b"",
+        nonce: bytes | None = None,
+    ) -> None:
         if not isinstance(secret, Cleartext | ScramKeys):
             raise cannot_answer(secret, user, "SCRAM authentication")
         self.state = State.FIRST
         self._secret = secret
         self._user = user
+        self._gs2_header = _gs2_header(mechanism, end_point)
+        self._binding = end_point if self._gs2_header == BOUND else b""
         self._nonce = make_nonce() if nonce is None else nonce
         # PostgreSQL takes the user name of the startup message, and libpq leaves this one empty.
         self._client_first_bare = b"n=,r=" + self._nonce
@@ -218,7 +293,7 @@ class ScramClient:
 
     def client_first(self) -> bytes:
         """The data of SASLInitialResponse."""
-        return NO_CHANNEL_BINDING + self._client_first_bare
+        return self._gs2_header + self._client_first_bare
 
     def server_first(self, payload: bytes) -> Derivation | ScramKeys:
         """Read the data of the first AuthenticationSASLContinue.
@@ -228,7 +303,7 @@ class ScramClient:
         self._enter(State.FIRST)
         try:
             salt, iterations = self._read_server_first(payload)
-        except _Malformed as malformed:
+        except Malformed as malformed:
             raise _server_is_wrong(malformed) from None
         if iterations > ITERATIONS_LIMIT:
             raise ServerUnavailable(
@@ -247,31 +322,31 @@ class ScramClient:
         return self._secret
 
     def _read_server_first(self, payload: bytes) -> tuple[bytes, int]:
-        _check_no_zero(payload)
+        check_no_zero(payload)
         attributes = payload.split(b",")
         _check_server_error(attributes)
         if attributes[0].startswith(b"m="):
-            raise _Malformed("the server requires an extension that is not supported")
-        nonce = _take(attributes, "r", SERVER_VALUE_LIMIT)
+            raise Malformed("the server requires an extension that is not supported")
+        nonce = take(attributes, "r")
         if not NONCE_CHARACTERS.issuperset(nonce):
-            raise _Malformed("the nonce contains characters that are not printable")
+            raise Malformed("the nonce contains characters that are not printable")
         if not nonce.startswith(self._nonce) or nonce == self._nonce:
-            raise _Malformed("the nonce does not extend the nonce that was sent")
-        salt = decode_base64(_take(attributes, "s", SERVER_VALUE_LIMIT))
+            raise Malformed("the nonce does not extend the nonce that was sent")
+        salt = decode_base64(take(attributes, "s"))
         if not salt:
-            raise _Malformed("the salt is not base64 or is empty")
-        digits = _take(attributes, "i", SERVER_VALUE_LIMIT)
+            raise Malformed("the salt is not base64 or is empty")
+        digits = take(attributes, "i")
         iterations = parse_iterations(digits)
         if iterations is None:
-            raise _Malformed(f"the iteration count {_quoted(digits)} is not a positive number")
-        _check_extensions(attributes)
+            raise Malformed(f"the iteration count {quoted(digits)} is not a positive number")
+        check_extensions(attributes)
         self._nonce = nonce
         return salt, iterations
 
     def client_final(self, keys: ScramKeys) -> bytes:
         """The data of SASLResponse, made with the keys that `server_first` gave or asked to derive."""
         self._enter(State.KEYS)
-        binding = base64.b64encode(NO_CHANNEL_BINDING + CHANNEL_BINDING_DATA)
+        binding = base64.b64encode(self._gs2_header + self._binding)
         without_proof = b"c=%b,r=%b" % (binding, self._nonce)
         exchanged = b",".join((self._client_first_bare, self._server_first, without_proof))
         signature = hmac.digest(hashlib.sha256(keys.client_key).digest(), exchanged, "sha256")
@@ -283,12 +358,12 @@ class ScramClient:
         """Check the data of AuthenticationSASLFinal: the server knows the verifier of this password."""
         self._enter(State.FINAL)
         try:
-            _check_no_zero(payload)
+            check_no_zero(payload)
             attributes = payload.split(b",")
             _check_server_error(attributes)
-            signature = decode_base64(_take(attributes, "v", SERVER_VALUE_LIMIT))
-            _check_extensions(attributes)
-        except _Malformed as malformed:
+            signature = decode_base64(take(attributes, "v"))
+            check_extensions(attributes)
+        except Malformed as malformed:
             raise _server_is_wrong(malformed) from None
         if signature is None:
             raise _server_is_wrong("the server's signature is not base64")
@@ -306,53 +381,18 @@ class ScramClient:
         self.state = State.FAILED  # until this message has proved right
 
 
+def _gs2_header(mechanism: str, end_point: bytes) -> bytes:
+    """Say, as libpq does, that we could bind the channel where the server did not offer it."""
+    if mechanism == MECHANISM_PLUS:
+        return BOUND
+    return NOT_OFFERED if end_point else NO_CHANNEL_BINDING
+
+
 def _check_server_error(attributes: list[bytes]) -> None:
     """A server may answer with e= and one of the names of RFC 5802 section 7."""
     if attributes[0].startswith(b"e="):
-        raise ServerUnavailable(f"the server refused SCRAM authentication: {_quoted(attributes[0][2:])}")
+        raise ServerUnavailable(f"the server refused SCRAM authentication: {quoted(attributes[0][2:])}")
 
 
 def _server_is_wrong(what: object) -> ServerUnavailable:
     return ServerUnavailable(f"the server sent a malformed SCRAM message: {what}")
-
-
-# -- both roles --------------------------------------------------------------------------------------------------------
-
-
-def make_nonce() -> bytes:
-    """A fresh random nonce."""
-    return base64.b64encode(os.urandom(NONCE_LENGTH))
-
-
-def _take(attributes: list[bytes], name: str, limit: int = CLIENT_MESSAGE_LIMIT) -> bytes:
-    """Remove the first attribute, which must be this one, and return its value."""
-    if not attributes:
-        raise _Malformed(f'attribute "{name}" is missing')
-    attribute = attributes.pop(0)
-    if not attribute.startswith(name.encode("ascii") + b"="):
-        raise _Malformed(f'expected attribute "{name}" but found {_quoted(attribute)}')
-    if len(attribute) - 2 > limit:
-        raise _Malformed(f'the value of attribute "{name}" has {len(attribute) - 2} bytes, more than {limit}')
-    return attribute[2:]
-
-
-def _check_extensions(attributes: list[bytes]) -> None:
-    """What follows the known attributes: optional extensions are ignored, as RFC 5802 section 5.1 wants it."""
-    for attribute in attributes:
-        if not attribute[:1].isalpha() or attribute[1:2] != b"=" or attribute[0] in ATTRIBUTES:
-            raise _Malformed(f"unexpected attribute {_quoted(attribute)}")
-
-
-def _check_no_zero(payload: bytes) -> None:
-    if b"\0" in payload:
-        raise _Malformed("the message contains a zero byte")
-
-
-def _exclusive_or(left: bytes, right: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(left, right, strict=True))
-
-
-def _quoted(raw: bytes) -> str:
-    """A peer's bytes for a message of ours: printable, and not long."""
-    text = raw[:40].decode("ascii", "backslashreplace")
-    return '"' + "".join(character if character.isprintable() else "?" for character in text) + '"'

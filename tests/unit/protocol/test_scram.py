@@ -222,7 +222,12 @@ def test_no_password_fits_an_unknown_user_and_the_messages_look_the_same(passwor
         (b"n,,n=,r=" + b"x" * 1017, "The message has 1025 bytes, more than 1024."),
         (b"n,,n=,r=\0", "The message contains a zero byte."),
         (b"n,,n=,r=x\0", "The message contains a zero byte."),
-        (b"p=tls-server-end-point,,n=,r=x", "The client uses channel binding, which was not offered."),
+        (
+            b"p=tls-server-end-point,,n=,r=x",
+            "The client selected SCRAM-SHA-256, but its message binds the channel.",
+        ),
+        (b"p,,n=,r=x", 'Unexpected channel-binding flag "p".'),
+        (b"px=tls-server-end-point,,n=,r=x", 'Unexpected channel-binding flag "px=tls-server-end-point".'),
         (b"x,,n=,r=x", 'Unexpected channel-binding flag "x".'),
         (b"N,,n=,r=x", 'Unexpected channel-binding flag "N".'),
         (b"nn,,n=,r=x", 'Unexpected channel-binding flag "nn".'),
