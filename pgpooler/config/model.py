@@ -83,6 +83,22 @@ class TlsVersion(enum.StrEnum):
     TLS_1_3 = "TLSv1.3"
 
 
+class ChannelBinding(enum.StrEnum):
+    """Whether a login to a server proves that TLS ends at that server, as libpq's connection parameter of this name."""
+
+    DISABLE = "disable"
+    PREFER = "prefer"
+    REQUIRE = "require"
+
+
+class ProtocolVersion(enum.StrEnum):
+    """The versions of PostgreSQL's protocol that a server may be asked for, as libpq spells them."""
+
+    V3_0 = "3.0"
+    V3_2 = "3.2"
+    LATEST = "latest"
+
+
 class LogLevel(enum.StrEnum):
     """The least important messages that are still logged."""
 
@@ -324,6 +340,12 @@ class Backend(_Masked, BackendOverrides, frozen=True, kw_only=True):
     name: Annotated[str, _meaning("name that rules use")]
     host: Annotated[str, _meaning("name, address, or absolute folder of a unix socket", "backend_host")]
     port: Annotated[int, _count("TCP port, or the number in the unix socket's name", 1, 65535)] = 5432
+    channel_binding: Annotated[
+        ChannelBinding, _meaning("whether a login proves that TLS ends at this very server (SCRAM-SHA-256-PLUS)")
+    ] = ChannelBinding.PREFER
+    max_protocol_version: Annotated[
+        ProtocolVersion, _meaning("newest protocol that the server is asked for; 3.2 has long cancel keys")
+    ] = ProtocolVersion.V3_0
     pool_size: Annotated[int, _count("most server connections to this backend, over all its pools; 0 = no limit")] = 0
     user: Annotated[str, _meaning("log in to the server as this user; empty = as the client's user")] = ""
     password: Annotated[str, _meaning("password of that user", "secret")] = ""

@@ -30,7 +30,7 @@ from pgpooler.protocol.passwords import (
     md5_response,
     parse_secret,
 )
-from pgpooler.protocol.scram import MECHANISM, ScramServer, State, mock_salt, mock_verifier
+from pgpooler.protocol.scram import ScramServer, State, mechanisms, mock_salt, mock_verifier
 
 if TYPE_CHECKING:
     from pgpooler.pooling.port import Encryption
@@ -166,28 +166,29 @@ class Md5Authentication(ClientAuthentication):
 
 
 class ScramAuthentication(ClientAuthentication):
-    """AuthenticationSASL with SCRAM-SHA-256."""
+    """AuthenticationSASL with SCRAM-SHA-256, and with SCRAM-SHA-256-PLUS where TLS gives something to bind to."""
 
-    __slots__ = ("_chosen", "_entry", "_scram")
+    __slots__ = ("_end_point", "_entry", "_scram", "_verifier")
 
-    def __init__(self, user: str, entry: Entry, verifier: ScramVerifier) -> None:
-        super().__init__(user, codes.AUTHENTICATION_SASL, messages.sasl_mechanisms([MECHANISM]))
+    def __init__(self, user: str, entry: Entry, verifier: ScramVerifier, encryption: Encryption | None = None) -> None:
+        self._end_point = b"" if encryption is None else encryption.end_point
+        super().__init__(user, codes.AUTHENTICATION_SASL, messages.sasl_mechanisms(mechanisms(self._end_point)))
         self._entry = entry
-        self._scram = ScramServer(verifier, user)
-        self._chosen = False
+        self._verifier = verifier
+        self._scram: ScramServer | None = None  # once the client has chosen a mechanism
 
     def respond(self, body: bytes) -> Reply:
         """Take the SASLInitialResponse, then one SASLResponse."""
+        scram = self._scram
         payload: bytes | None = body
-        if not self._chosen:
+        if scram is None:
             mechanism, payload = messages.read_sasl_initial_response(body)
-            if mechanism != MECHANISM:
-                raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
-            self._chosen = True
-        answer = self._scram.receive(payload)
-        if self._scram.state is not State.DONE:
+            scram = ScramServer(self._verifier, self.user, mechanism=mechanism, end_point=self._end_point)
+            self._scram = scram
+        answer = scram.receive(payload)
+        if scram.state is not State.DONE:
             return Challenge(answer)
-        self._entry.keys = self._scram.keys
+        self._entry.keys = scram.keys
         return Accepted(answer)
 
 
@@ -234,7 +235,7 @@ class Access:
         if self._method is AuthMethod.MD5 and entry.digest is not None:
             return Md5Authentication(user, entry.digest)
         # An MD5 secret has no verifier: its user fails as one does who is unknown.
-        return ScramAuthentication(user, entry, entry.verifier or self._mock_verifier(user))
+        return ScramAuthentication(user, entry, entry.verifier or self._mock_verifier(user), request.encryption)
 
     def server_credentials(self, user: str) -> Secret | None:
         """What logs in to servers as this user; None where there is no password.

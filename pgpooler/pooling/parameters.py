@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from weakref import WeakValueDictionary
 
+from pgpooler.errors import ProtocolViolation
 from pgpooler.protocol import messages
 
 Digest = tuple[tuple[str, str], ...]
@@ -45,6 +46,7 @@ BACK_TO_ITSELF = "SET SESSION AUTHORIZATION DEFAULT"
 NO_ROLE = "none"
 OF_A_TRANSACTION = "transaction_"  # settings of this name are the transaction's own
 NULL = "NULL"
+REPORTED_LIMIT = 1 << 20  # characters of all parameters that a server reports; PostgreSQL needs a few hundred
 
 
 class Settings:
@@ -103,6 +105,13 @@ class Reported(dict[str, str]):
         if known is None:
             known = cls._known[key] = cls(values)
         return known
+
+    def changed(self, name: str, value: str) -> Reported:
+        """Return what is reported now.  Raises ProtocolViolation for so much that it cannot be PostgreSQL."""
+        values = {**self, name: value}
+        if sum(len(name) + len(value) for name, value in values.items()) > REPORTED_LIMIT:
+            raise ProtocolViolation(f"the server reports parameters of more than {REPORTED_LIMIT} characters")
+        return Reported.of(values)
 
     def status(self, told: Mapping[str, str]) -> bytes:
         """Make the ParameterStatus messages for one who was told something else before."""

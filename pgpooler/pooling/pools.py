@@ -123,6 +123,10 @@ class Pools:
         ]
 
 
+OF_A_LOGIN = ("host", "port", "user", "password", "tls", "channel_binding", "max_protocol_version")
+"""The fields of a Backend by which a connection was made: with others it would be another one."""
+
+
 def _same_server(one: Backend, other: Backend) -> bool:
     """Connections to the one serve for the other."""
-    return all(getattr(one, key) == getattr(other, key) for key in ("host", "port", "user", "password", "tls"))
+    return all(getattr(one, field) == getattr(other, field) for field in OF_A_LOGIN)

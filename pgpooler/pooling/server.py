@@ -166,6 +166,10 @@ class ServerSession(Session):
 
     def fail(self, error: PeerError, now: float) -> None:
         """The login cannot succeed."""
+        backend = self.pool.use.backend
+        if self.pool.unshared.logins[self] is None:  # otherwise it is about what the client asked for
+            where = f"Backend {backend.name} ({backend.host}:{backend.port}) did not let us in."
+            error.detail = f"{error.detail} {where}" if error.detail else where
         self.error = error
         self.close(f"login failed: {error.message}", now)
 
@@ -234,11 +238,6 @@ class ServerSession(Session):
             self._receive(now)
         except PeerError as error:
             if self.state == LOGIN:
-                backend = self.pool.use.backend
-                if self.pool.unshared.logins[self] is None:  # otherwise it is about what the client asked for
-                    error.detail = (
-                        error.detail or f"Backend {backend.name} ({backend.host}:{backend.port}) did not let us in."
-                    )
                 self.fail(error, now)
             else:
                 self.error = error
@@ -309,7 +308,7 @@ class ServerSession(Session):
             if not framer.take(TAKEN_LIMIT):
                 return False
             name, value = messages.read_parameter_status(framer.body())
-            self.parameters = Reported.of({**self.parameters, name: value})
+            self.parameters = self.parameters.changed(name, value)
             if self.state == IDLE:
                 self.pool.known.clear()  # the server's own values are others now
         elif kind == codes.ERROR_RESPONSE:
@@ -388,6 +387,9 @@ class ServerSession(Session):
 
     def end(self, reason: str, now: float) -> None:
         """The server closed the connection, or it broke."""
+        if self.state == LOGIN:
+            self.fail(ServerUnavailable(f"the server ended the connection during the login ({reason})"), now)
+            return
         if self.error is not None and self.farewell:
             reason = self.error.message
         self.close(self._doom() or f"the server ended the connection ({reason})", now)
@@ -406,12 +408,7 @@ class ServerSession(Session):
         if self.until and now >= self.until:
             if self.state == LOGIN:
                 timeout = self.pool.route.server_connect_timeout
-                backend = self.pool.use.backend
-                error = ServerUnavailable(
-                    f"no login within {timeout:g} s (server_connect_timeout)",
-                    detail=f"Backend {backend.name} ({backend.host}:{backend.port}) accepted the connection.",
-                )
-                self.fail(error, now)
+                self.fail(ServerUnavailable(f"no login within {timeout:g} s (server_connect_timeout)"), now)
             else:
                 self.close(self._doom() or "it did not become ready in time", now)
         return min((when for when in (self.until, cancel_again_at) if when), default=0.0)
@@ -440,8 +437,9 @@ class ServerSession(Session):
         self.lease.end()
         self.cleaning = None  # a cancel request that ends later has nothing to follow it up
         self.port.close()
-        self.service.server_closed(self, reason)
-        if state == LOGIN and self._falls_back:
+        falls_back = state == LOGIN and self._falls_back
+        self.service.server_closed(self, reason, failed=state == LOGIN and self.error is not None and not falls_back)
+        if falls_back:
             self.pool.unshared.fall_back(self)
         elif state == LOGIN:
             error = self.error or ServerUnavailable(f"server login failed: {reason}")

@@ -154,7 +154,16 @@ class Service:
         timeout = route.server_connect_timeout
         user = route.server_user or pool.key.user
         asked_for = pool.unshared.begin(server)
-        login = ServerLogin(user, pool.key.database, self._secret(route, user), asked_for)
+        backend = pool.use.backend
+        login = ServerLogin(
+            user,
+            pool.key.database,
+            self._secret(route, user),
+            asked_for,
+            encryption=port.encryption,
+            channel_binding=backend.channel_binding,
+            max_protocol_version=backend.max_protocol_version,
+        )
         server.begin(login, now + timeout if timeout else 0.0)
 
     def _secret(self, route: Route, user: str) -> Secret | None:
@@ -162,12 +171,12 @@ class Service:
             return parse_secret(route.server_password)
         return self.access.server_credentials(user)
 
-    def server_closed(self, server: ServerSession, reason: str) -> None:
-        """A server connection ended."""
+    def server_closed(self, server: ServerSession, reason: str, *, failed: bool) -> None:
+        """A server connection ended; `failed`: it never was of use, which the operator must see to."""
         key = server.pool.key
         backend = server.pool.use.backend
         self.effects.log(
-            "info",
+            "warning" if failed else "info",
             0,
             f"server connection {server.number} closed: user={key.user} database={key.database} "
             f"backend={key.backend} ({backend.host}:{backend.port}) process={server.process_id} reason={reason}",
@@ -185,6 +194,7 @@ class Service:
         """Compute SCRAM keys elsewhere, or take those computed before; `done` gets them, or what went wrong."""
         known = self.scram_keys.get(derivation)
         if known is not None:
+            self.scram_keys.move_to_end(derivation)
             done(known, now)
             return
 

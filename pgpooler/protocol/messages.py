@@ -197,6 +197,17 @@ def read_backend_key_data(body: bytes) -> tuple[int, bytes]:
     return UINT32.unpack_from(body)[0], body[4:]
 
 
+def read_negotiate_protocol_version(body: bytes) -> tuple[int, list[str]]:
+    """NegotiateProtocolVersion -> the newest version the server knows, and the options it does not know.
+
+    Raises ProtocolViolation when malformed.
+    """
+    names = body[8:].split(b"\0")
+    if len(body) < 8 or names.pop() or UINT32.unpack_from(body, 4)[0] != len(names):
+        raise ProtocolViolation("malformed NegotiateProtocolVersion message")
+    return UINT32.unpack_from(body)[0], [decode_text(name) for name in names]
+
+
 def read_parameter_status(body: bytes) -> tuple[str, str]:
     """ParameterStatus -> name and value.  Raises ProtocolViolation unless there are exactly two texts."""
     parts = body.split(b"\0")

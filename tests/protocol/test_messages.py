@@ -200,6 +200,8 @@ def values(instance: Instance) -> Any:
             return messages.decode_text(fields["mechanism"]), fields["data"]
         case "BackendKeyData":
             return fields["process_id"] % 2**32, fields["key"]
+        case "NegotiateProtocolVersion":
+            return fields["version"] % 2**32, [messages.decode_text(option) for option in fields["options"]]
         case "ParameterStatus":
             return messages.decode_text(fields["parameter"]), messages.decode_text(fields["setting"])
         case "ReadyForQuery":
@@ -213,6 +215,7 @@ READERS: dict[str, tuple[Callable[[bytes], Any], Phase]] = {
     "PasswordMessage": (messages.read_password, Phase.PASSWORD),
     "SASLInitialResponse": (messages.read_sasl_initial_response, Phase.SASL_INITIAL),
     "BackendKeyData": (messages.read_backend_key_data, Phase.SESSION),
+    "NegotiateProtocolVersion": (messages.read_negotiate_protocol_version, Phase.SESSION),
     "ParameterStatus": (messages.read_parameter_status, Phase.SESSION),
     "ReadyForQuery": (messages.read_ready_for_query, Phase.SESSION),
     "DataRow": (messages.read_data_row, Phase.SESSION),

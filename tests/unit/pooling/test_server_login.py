@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pgpooler.config.model import ProtocolVersion
 from pgpooler.errors import ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.server_login import ServerLogin
 from pgpooler.protocol import codes, messages
@@ -60,3 +61,98 @@ def test_unknown_mechanisms_are_named_without_control_characters() -> None:
         ServerLogin("alice", "app", Cleartext(b"secret")).receive(codes.AUTHENTICATION, offer)
     assert raised.value.message.isascii()
     assert raised.value.message.isprintable()
+
+
+# -- protocol versions (protocol-flow-start-up) ------------------------------------------------------------------------
+
+ASKING_3_2 = [ProtocolVersion.V3_2, ProtocolVersion.LATEST]
+
+
+def login_asking(version: ProtocolVersion) -> ServerLogin:
+    return ServerLogin("alice", "app", None, max_protocol_version=version)
+
+
+def negotiate(login: ServerLogin, version: int, *options: str) -> None:
+    login.receive(codes.NEGOTIATE_PROTOCOL_VERSION, body(messages.negotiate_protocol_version(version, options)))
+
+
+def let_in(login: ServerLogin, cancel_key: bytes) -> None:
+    login.receive(codes.AUTHENTICATION, body(messages.authentication(codes.AUTHENTICATION_OK)))
+    login.receive(codes.BACKEND_KEY_DATA, body(messages.backend_key_data(7, cancel_key)))
+    login.receive(codes.READY_FOR_QUERY, body(messages.ready_for_query(codes.IDLE)))
+
+
+@pytest.mark.parametrize(
+    ("version", "asked"),
+    [
+        (ProtocolVersion.V3_0, codes.PROTOCOL_3_0),
+        (ProtocolVersion.V3_2, codes.PROTOCOL_3_2),
+        (ProtocolVersion.LATEST, codes.PROTOCOL_3_2),
+    ],
+)
+def test_the_server_is_asked_for_the_version_that_its_backend_says(version: ProtocolVersion, asked: int) -> None:
+    login = login_asking(version)
+    assert login.startup() == messages.startup_message(asked, {"user": "alice", "database": "app"})
+
+
+@pytest.mark.parametrize("version", ASKING_3_2)
+@pytest.mark.parametrize("length", [4, 32, 256])
+def test_a_server_of_protocol_3_2_gives_a_key_of_up_to_256_bytes(version: ProtocolVersion, length: int) -> None:
+    login = login_asking(version)
+    let_in(login, b"k" * length)
+    assert login.done
+    assert (login.process_id, login.cancel_key) == (7, b"k" * length)
+
+
+@pytest.mark.parametrize("version", ASKING_3_2)
+@pytest.mark.parametrize("known", [codes.PROTOCOL_3_0, codes.PROTOCOL_3_0 + 1])
+def test_a_server_that_does_not_know_3_2_is_talked_to_in_what_it_knows(version: ProtocolVersion, known: int) -> None:
+    login = login_asking(version)
+    negotiate(login, known)
+    assert login.version == known
+    let_in(login, b"abcd")
+    assert login.done
+
+
+@pytest.mark.parametrize("length", [5, 32, 256])
+def test_a_long_key_does_not_belong_to_protocol_3_0(length: int) -> None:
+    negotiated = login_asking(ProtocolVersion.V3_2)
+    negotiate(negotiated, codes.PROTOCOL_3_0)
+    for login in (negotiated, login_asking(ProtocolVersion.V3_0)):
+        with pytest.raises(ProtocolViolation, match=f"cancel key of {length} bytes in protocol 3.0"):
+            let_in(login, b"k" * length)
+
+
+@pytest.mark.parametrize("length", [0, 3, 257])
+@pytest.mark.parametrize("version", ProtocolVersion)
+def test_an_impossible_key_is_refused_in_any_version(length: int, version: ProtocolVersion) -> None:
+    with pytest.raises(ProtocolViolation, match="malformed BackendKeyData"):
+        let_in(login_asking(version), b"k" * length)
+
+
+@pytest.mark.parametrize(
+    ("asked", "version", "options"),
+    [
+        (ProtocolVersion.V3_0, codes.PROTOCOL_3_0, ()),
+        (ProtocolVersion.V3_0, codes.PROTOCOL_3_2, ()),
+        (ProtocolVersion.V3_2, codes.PROTOCOL_3_2, ()),
+        (ProtocolVersion.V3_2, codes.PROTOCOL_3_2 + 1, ()),
+        (ProtocolVersion.V3_2, 0x00020000, ()),
+        (ProtocolVersion.V3_2, 0, ()),
+        (ProtocolVersion.V3_2, codes.PROTOCOL_3_0, ("_pq_.anything",)),
+    ],
+)
+def test_what_cannot_be_negotiated_is_refused(asked: ProtocolVersion, version: int, options: tuple[str, ...]) -> None:
+    with pytest.raises(ProtocolViolation, match="negotiates what it was not asked for"):
+        negotiate(login_asking(asked), version, *options)
+
+
+def test_a_version_is_negotiated_once_and_before_anything_else() -> None:
+    login = login_asking(ProtocolVersion.V3_2)
+    negotiate(login, codes.PROTOCOL_3_0)
+    with pytest.raises(ProtocolViolation):
+        negotiate(login, codes.PROTOCOL_3_0)
+    login = login_asking(ProtocolVersion.V3_2)
+    login.receive(codes.AUTHENTICATION, body(messages.authentication(codes.AUTHENTICATION_OK)))
+    with pytest.raises(ProtocolViolation, match="'v' during the login"):
+        negotiate(login, codes.PROTOCOL_3_0)

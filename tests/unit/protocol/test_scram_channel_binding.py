@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -32,6 +34,14 @@ def exchange(left: ScramClient, right: ScramServer) -> None:
     step = left.server_first(right.receive(left.client_first()))
     assert isinstance(step, Derivation)
     left.server_final(right.receive(left.client_final(step.run())))
+
+
+def outcome(action: Callable[[], bytes]) -> bytes | PeerError:
+    """What comes of an action: its result, or the error that a peer is told; any other error is ours."""
+    try:
+        return action()
+    except PeerError as error:
+        return error
 
 
 def client_final(header: bytes, end_point: bytes = b"") -> bytes:
@@ -161,11 +171,8 @@ def test_one_wrong_bit_of_the_digest_is_noticed(position: int, change: int) -> N
 @given(st.binary(max_size=60))
 def test_whatever_flag_a_client_writes_it_is_answered_or_told_why_not(flag: bytes) -> None:
     for right in (server(), server(MECHANISM), server(MECHANISM, b"")):
-        try:
-            right.receive(flag + b",n=,r=nonc")
-        except PeerError as error:
-            assert error.sqlstate in ("08P01", "0A000", "28000")
-            assert error.message.isprintable()
+        answer = outcome(partial(right.receive, flag + b",n=,r=nonc"))
+        assert not isinstance(answer, PeerError) or answer.sqlstate in ("08P01", "0A000", "28000")
 
 
 @pytest.mark.parametrize("end_point", [b"", END_POINT])
