@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import logging
 import os
 import socket
 import struct
@@ -173,7 +174,7 @@ LOGINS: dict[str, Script] = {
     "an ErrorResponse without a message": says(error((b"S", b"FATAL"), (b"C", b"53300")), then="close"),
     "an ErrorResponse without a severity": says(error((b"C", b"53300"), (b"M", b"full")), then="close"),
     "an ErrorResponse without an end": says(typed(ord("E"), b"SFATAL\0Cabc"), then="close"),
-    "an ErrorResponse with an impossible SQLSTATE": says(error((b"C", b"\xff\n"), (b"M", b"\xff\xfe")), then="close"),
+    "an ErrorResponse with an impossible SQLSTATE": says(error((b"C", b"\xff\n"), (b"M", b"no")), then="close"),
     "an ErrorResponse of 2 MB": says(error((b"M", b"x" * 2_000_000)), then="close"),
     "an ErrorResponse and no close": says(error((b"S", b"FATAL"), (b"C", b"53300"), (b"M", b"full"))),
     "never answers": says(),
@@ -203,6 +204,13 @@ def assert_served(under_test: RunningDataPlane) -> None:
         client.everything()
 
 
+def warnings_about(under_test: RunningDataPlane, hostile: FakeServer) -> list[str]:
+    """What the operator reads about a server: the reasons of all warnings that name it."""
+    lines = [record.getMessage() for record in under_test.records if record.levelno == logging.WARNING]
+    named = [line for line in lines if f"backend=hostile (127.0.0.1:{hostile.port})" in line]
+    return [line.partition(" reason=")[2] for line in named]
+
+
 @pytest.mark.parametrize("case", LOGINS)
 def test_a_server_that_does_not_let_us_in_is_a_clear_error_to_the_client(
     case: str, two_servers: TwoServers, data_plane: DataPlaneFactory
@@ -220,7 +228,9 @@ def test_a_server_that_does_not_let_us_in_is_a_clear_error_to_the_client(
             assert fields["C"].isascii()
             assert fields["C"].isalnum()
             assert fields["M"].strip()
+            assert f"hostile (127.0.0.1:{hostile.port})" in fields["D"]
         assert_served(under_test)
+        assert warnings_about(under_test, hostile) == [f"login failed: {fields['M']}"]
         under_test.wait_until_unused()
         assert {pool["database"] for pool in under_test.snapshot()["pools"] if pool["idle"]} == {"postgres"}
 

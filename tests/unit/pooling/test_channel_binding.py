@@ -88,6 +88,13 @@ def test_a_client_that_was_not_shown_the_offer_of_plus_is_refused() -> None:
         login.respond(messages.sasl_initial_response(MECHANISM, b"y,,n=,r=x")[5:])
 
 
+@pytest.mark.parametrize("size", ["00000000", "00000003", "7fffffff", "80000000", "fffffffe"])
+def test_a_first_response_with_plus_must_not_lie_about_its_length(size: str) -> None:
+    login = users().begin(asking("alice", ENCRYPTED))
+    with pytest.raises(ProtocolViolation, match="malformed SASLInitialResponse"):
+        login.respond(b"SCRAM-SHA-256-PLUS\0" + bytes.fromhex(size) + b"p=tls-server-end-point,,n=,r=x")
+
+
 # -- towards servers ---------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pgpooler.config.model import Backend
 from pgpooler.errors import PeerError
@@ -128,6 +130,7 @@ CASES: dict[str, tuple[list[Answer], str, str]] = {
     "error without an end": ([frame("E", b"SFATAL\0C53300\0Mfull")], "53300", "full"),
     "error without a SQLSTATE": ([frame("E", b"SFATAL\0Mfull\0\0")], "XX000", "full"),
     "error with a strange SQLSTATE": ([frame("E", b"SFATAL\0C\r\n\xff\0Mfull\0\0")], "XX000", "full"),
+    "error that is not UTF-8": ([frame("E", b"SFATAL\0M\xff\xfe\0\0")], "XX000", "^\udcff\udcfe$"),
     # -- order
     "ready before it let us in": ([READY], "08P01", "type 'Z' before it let us in"),
     "parameters before it let us in": ([PARAMETER], "08P01", "type 'S' before it let us in"),
@@ -212,6 +215,39 @@ def test_a_server_that_leaves_during_the_login_is_named_and_told_too(said: bytes
     told = check_refused(*hostile([said], leaves=True))
     assert told.sqlstate == "08006"
     assert told.message == "the server ended the connection during the login (end of file)"
+
+
+FIELDS = {
+    b"S": b"FATAL",
+    b"V": b"FATAL",
+    b"C": b"53300",
+    b"M": b"full",
+    b"D": b"detail",
+    b"H": b"hint",
+    b"P": b"1",
+    b"\xff": b"?",
+}
+
+
+@given(fields=st.lists(st.sampled_from(sorted(FIELDS))), ended=st.booleans(), more=st.binary(max_size=5))
+@example(fields=[], ended=False, more=b"")
+@example(fields=list(FIELDS), ended=True, more=b"")
+def test_an_error_may_lack_any_field(fields: list[bytes], ended: bool, more: bytes) -> None:
+    """CVE-2026-6666: PgBouncer ended at one without a SQLSTATE."""
+    body = b"".join(field + FIELDS[field] + b"\0" for field in fields) + b"\0" * ended
+    told = check_refused(*hostile([frame("E", body + more * ended)]))
+    assert told.sqlstate == ("53300" if b"C" in fields else "XX000")
+    assert told.message == ("full" if b"M" in fields else "the server sent an error without a message")
+    assert told.hint == ("hint" if b"H" in fields else None)
+
+
+@given(st.lists(st.binary(max_size=40) | st.sampled_from([SASL, OK, KEY, READY, PARAMETER, NOTICE]), max_size=6))
+def test_whatever_a_server_says_in_its_login_the_client_is_let_in_or_told(said: list[bytes]) -> None:
+    setting, client, server = hostile([b"".join(said)], leaves=True)
+    assert client.over
+    assert len(client.sqlstates) == 1
+    assert b"the secret" not in server.heard
+    assert setting.world.counts()["used"] == 0
 
 
 def test_a_server_that_does_everything_right_is_let_alone() -> None:
