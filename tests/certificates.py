@@ -11,7 +11,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
 KEYS: dict[str, Callable[[], Any]] = {
@@ -40,18 +40,35 @@ class Certificate:
 
 
 class Authority:
-    """Certifies whatever a test needs.  `file` is its own certificate, to be trusted."""
+    """Certifies whatever a test needs, by signatures of one kind.  `file` is its own certificate, to be trusted.
 
-    def __init__(self, folder: Path, name: str = "authority") -> None:
+    A key of kind ed25519 needs no hash: `algorithm` is None then.  `pss` is the other padding of RSA (RSASSA-PSS).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str = "authority",
+        *,
+        key: str = "ecdsa",
+        algorithm: Any = hashes.SHA256(),  # noqa: B008 - a value
+        pss: bool = False,
+    ) -> None:
         self.folder = folder
         self.name = name
         self.file = folder / f"{name}.crt"
         self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self._key = KEYS["ecdsa"]()
+        self._key = KEYS[key]()
+        self._algorithm = algorithm
+        self._padding = padding.PSS(padding.MGF1(algorithm), padding.PSS.DIGEST_LENGTH) if pss else None
         made = self._builder(self._subject, self._key.public_key(), 0, 30).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
-        self.file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        self.file.write_bytes(self._signed(made))
+
+    def _signed(self, builder: x509.CertificateBuilder) -> bytes:
+        made = builder.sign(self._key, self._algorithm, rsa_padding=self._padding)
+        return made.public_bytes(serialization.Encoding.PEM)
 
     def _builder(self, subject: x509.Name, public_key: Any, begins: float, ends: float) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=5)
@@ -84,7 +101,7 @@ class Authority:
             alternatives = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
             builder = builder.add_extension(alternatives, critical=False)
         made = Certificate(self.folder / f"{file or common_name}.crt", self.folder / f"{file or common_name}.key")
-        made.cert.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        made.cert.write_bytes(self._signed(builder))
         made.key.touch(mode=0o600)
         made.key.write_bytes(
             private.private_bytes(
