@@ -13,7 +13,7 @@ from pgpooler.config.matchers import ANYTHING, covers
 from pgpooler.config.model import AuthMethod, LogDestination, Pattern, PoolSettings
 from pgpooler.config.reader import Read, Reader
 from pgpooler.config.source import Place, Sources
-from pgpooler.config.tls_checks import check_tls
+from pgpooler.config.tls_checks import check_channel_binding, check_tls
 from pgpooler.config.values import check_socket_path, did_you_mean
 from pgpooler.protocol.passwords import Md5Digest, ScramVerifier, Secret, parse_secret
 
@@ -89,6 +89,7 @@ def _check_backends(backends: Iterable[Read], sources: Sources) -> None:
             message = "a SCRAM verifier proves who others are; to log in to a server the password itself is needed"
             sources.error(backend.places["password"], message)
         check_tls(backend.values.get("tls"), sources, host=backend.values.get("host", ""))
+        check_channel_binding(backend, sources)
 
 
 def _check_unique(named: Iterable[Read], what: str, sources: Sources) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgpooler.config.model import ClientTls, TlsMode
+from pgpooler.config.model import ChannelBinding, ClientTls, TlsMode
 from pgpooler.config.reader import Read, build
 from pgpooler.config.source import Sources
 from pgpooler.config.tls_files import TlsProblem, backend_context, client_context
@@ -28,6 +28,16 @@ def check_tls(tls: Read | None, sources: Sources, host: str = "") -> None:
         sources.error(tls.places.get(problem.key, tls.place), problem.message)
     if doubt:
         sources.warn(tls.places["cert"], f"clients that verify PgPooler will not connect: {settings.cert}: {doubt}")
+
+
+def check_channel_binding(backend: Read, sources: Sources) -> None:
+    """Nothing can be bound to where nothing is encrypted."""
+    if backend.values.get("channel_binding") is not ChannelBinding.REQUIRE:
+        return
+    tls = backend.values.get("tls")
+    disabled = tls is not None and tls.values.get("mode") is TlsMode.DISABLE
+    if "tls" not in backend.places or disabled or backend.values.get("host", "").startswith("/"):
+        sources.error(backend.places["channel_binding"], "'channel_binding: require' needs TLS: see 'tls'")
 
 
 def _check_authorities(tls: Read, mode: TlsMode, sources: Sources) -> None:

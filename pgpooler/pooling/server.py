@@ -415,8 +415,12 @@ class ServerSession(Session):
 
     @property
     def _falls_back(self) -> bool:
-        """The server refused the login, and may not refuse it with TLS (mode allow), or without (mode prefer)."""
+        """The server refused the login, and may not refuse it with TLS (mode allow), or without (mode prefer).
+
+        Once it has asked for a proof, the refusal is about the proof: that of channel binding must not be dropped.
+        """
         refused = self.error is not None and self.error.sqlstate == INVALID_AUTHORIZATION and not self.pool.retired
+        refused = refused and self.login is not None and not self.login.challenged
         first = TlsMode.ALLOW if self.port.encryption is None else TlsMode.PREFER
         return refused and self.pool.use.backend.tls.mode is first
 

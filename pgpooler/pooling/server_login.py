@@ -38,9 +38,9 @@ class ServerLogin:
         "_channel_binding",
         "_encryption",
         "_heard",
-        "_requested",
         "_scram",
         "cancel_key",
+        "challenged",
         "database",
         "done",
         "parameters",
@@ -68,7 +68,7 @@ class ServerLogin:
         self._channel_binding = channel_binding
         self._binds = False  # with SCRAM-SHA-256-PLUS
         self._heard = 0  # bytes
-        self._requested = False  # the server has asked for an authentication
+        self.challenged = False  # the server has asked for an authentication
         self._asked_for = asked_for  # in the StartupMessage, beside user and database
         self._scram: ScramClient | None = None
         self._accepted = False
@@ -134,7 +134,7 @@ class ServerLogin:
         elif kind == codes.READY_FOR_QUERY:
             self.status = messages.read_ready_for_query(body)
             self.done = True
-        elif kind == codes.NEGOTIATE_PROTOCOL_VERSION and not self._requested:
+        elif kind == codes.NEGOTIATE_PROTOCOL_VERSION and not self.challenged:
             self._negotiate(*messages.read_negotiate_protocol_version(body))
         elif kind != codes.NOTICE_RESPONSE:
             raise ProtocolViolation(f"the server sent a message of type {chr(kind)!r} during the login")
@@ -153,7 +153,7 @@ class ServerLogin:
         self.version = version
 
     def _authenticate(self, request: int, payload: bytes) -> bytes | Derivation:
-        self._requested = True
+        self.challenged = True
         if request == codes.AUTHENTICATION_OK:
             if self._scram is not None and self._scram.state is not State.DONE:
                 raise ProtocolViolation("the server let us in without proving that it knows the password")

@@ -389,3 +389,37 @@ def test_a_rule_called_unreachable_is_never_reached(
     names = ("a", "b", "ab", "ba", "c", "abb")
     reached = {found.rule_number for user in names for name in names if (found := router.route(user, name))}
     assert not reached & {warning.line - 4 for warning in loaded.warnings}
+
+
+# -- channel binding ---------------------------------------------------------------------------------------------------
+
+
+def backend(keys: str) -> str:
+    return f"auth: {{method: trust}}\nbackends: [{{name: primary, {keys}}}]\n"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "host: pg1, channel_binding: ▸require",
+        "host: pg1, tls: {mode: disable}, channel_binding: ▸require",
+        "host: /run/postgresql, tls: {mode: require}, channel_binding: ▸require",
+    ],
+)
+def test_channel_binding_cannot_be_required_where_nothing_is_encrypted(folder, keys: str) -> None:
+    assert folder.marked(backend(keys)) == ["'channel_binding: require' needs TLS: see 'tls'"]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "host: pg1, tls: {mode: require}, channel_binding: require",
+        "host: pg1, tls: {mode: prefer}, channel_binding: require",
+        "host: pg1, channel_binding: prefer",
+        "host: pg1, channel_binding: disable, max_protocol_version: 3.2",
+        "host: pg1, max_protocol_version: 3.0",
+        "host: pg1, max_protocol_version: latest",
+    ],
+)
+def test_everything_else_about_a_login_to_a_server_can_be_meant(folder, keys: str) -> None:
+    assert folder.warnings(backend(keys)) == []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import Auth, AuthMethod, Backend, ChannelBinding, User
+from pgpooler.config.model import Auth, AuthMethod, Backend, BackendTls, ChannelBinding, TlsMode, User
 from pgpooler.errors import AuthenticationFailed, PeerError, ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.access import Accepted, Access, Challenge, LoginRequest
 from pgpooler.pooling.port import Encryption
@@ -18,7 +18,7 @@ from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import Cleartext, Derivation, Secret, derive_keys, make_verifier
 from pgpooler.protocol.scram import MECHANISM, MECHANISM_PLUS, ScramClient, ScramServer, State
 from tests.memory import MemoryPort
-from tests.scripted import Client, Setting
+from tests.scripted import Client, Recording, Setting
 
 END_POINT = bytes(range(32))
 SALT = b"salty salt 16 by"
@@ -307,3 +307,36 @@ def test_whoever_cannot_be_bound_to_is_told_to_the_client_with_the_backend() -> 
     assert told.message == "channel binding is required, but the connection is not encrypted"
     assert told.hint == "The backend sets channel_binding to require."
     assert told.detail == "Backend primary (pg1:5432) did not let us in."
+
+
+# -- mode prefer of TLS: what is tried again without -------------------------------------------------------------------
+
+
+REFUSED = messages.error_response(PeerError("no", sqlstate="28000"))
+
+
+@pytest.mark.parametrize(
+    ("said", "attempts"),
+    [
+        (REFUSED, 2),
+        (messages.authentication(codes.AUTHENTICATION_SASL, messages.sasl_mechanisms(PLUS_FIRST)) + REFUSED, 1),
+        (messages.authentication(codes.AUTHENTICATION_CLEARTEXT_PASSWORD) + REFUSED, 1),
+    ],
+    ids=["refused", "refused after a failed channel binding", "refused after a password"],
+)
+def test_a_server_that_asked_for_a_proof_is_not_tried_again_without_tls(said: bytes, attempts: int) -> None:
+    backend = Backend(name="primary", host="pg1", user="alice", password="secret", tls=BackendTls(mode=TlsMode.PREFER))
+    setting = Setting(backends=(backend,))
+    made: list[MemoryPort] = []
+
+    def serve(port: MemoryPort, pool: object) -> None:
+        port.encryption = None if made else ENCRYPTED
+        made.append(port)
+        Recording(port)
+        port.say(said)
+
+    setting.world.serve = serve
+    client = Client(setting.world)
+    setting.world.settle()
+    assert len(made) == attempts
+    assert client.sqlstates == ["28000"]
