@@ -14,7 +14,7 @@ LACKING := import os, shutil, sysconfig as s; c = (os.environ.get("CC") or s.get
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types imports unit protocol integration compiled soak stress mutation load bench develop clean
+.PHONY: help demo test lint format types imports unit protocol integration compiled soak stress mutation fuzz load bench develop clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -55,6 +55,9 @@ stress: $(VENV)/.tox ## 200 clients that do everything at once and look at every
 
 mutation: $(VENV)/.tox ## whether the tests notice small changes of the protocol and of the rules of pooling
 	@$(TOX) -e mutation -- $(ARGUMENTS)
+
+fuzz: $(VENV)/.tox ## what reads bytes of strangers, guided by coverage (PGPOOLER_FUZZ_SECONDS for each target)
+	@$(TOX) -e fuzz -- $(ARGUMENTS)
 
 load: $(VENV)/.tox ## a short headless run of Locust through PgPooler, in all three pool modes
 	@$(TOX) -e load
