@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pgpooler.config.model import AuthMethod, Pattern, PatternKind, Rule
 from pgpooler.pooling.service import REMEMBERED_KEYS
-from pgpooler.protocol.passwords import Cleartext, Derivation, ScramKeys
+from pgpooler.protocol.passwords import Cleartext, Derivation, ScramKeys, derive_keys
 from tests.memory import World, configure
 from tests.scripted import Client, Recording, Setting, query
 
@@ -207,6 +210,33 @@ def test_no_more_keys_are_remembered_than_the_limit() -> None:
         derive(world, b"%d" % number)
         world.settle()
     assert len(world.service.scram_keys) == REMEMBERED_KEYS
+
+
+def test_the_keys_that_are_used_are_remembered_longest() -> None:
+    """A server that names another salt each time does not drive out those of the others."""
+    world = World(configure())
+    derive(world, b"used")
+    world.settle()
+    for number in range(REMEMBERED_KEYS + 10):
+        derive(world, b"%d" % number)
+        world.settle()
+        derive(world, b"used")
+        assert world.computations == []
+
+
+@given(
+    st.tuples(st.binary(max_size=3), st.binary(min_size=1, max_size=3), st.integers(1, 3)),
+    st.tuples(st.binary(max_size=3), st.binary(min_size=1, max_size=3), st.integers(1, 3)),
+)
+def test_keys_are_taken_for_the_very_password_salt_and_count_alone(
+    one: tuple[bytes, bytes, int], other: tuple[bytes, bytes, int]
+) -> None:
+    world = World(configure())
+    results: list[object] = []
+    for values in (one, other):
+        world.service.derive(Derivation(*values), lambda result, now: results.append(result), world.now)
+        world.settle()
+    assert results == [derive_keys(*one), derive_keys(*other)]
 
 
 def test_the_user_entry_logs_in_to_the_server_unless_the_backend_has_one() -> None:
