@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import ChannelBinding, ProtocolVersion
+from pgpooler.config.model import Backend, ChannelBinding, ProtocolVersion
 from pgpooler.errors import ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import EVERYTHING, TAKEN_LIMIT
@@ -36,13 +36,13 @@ class ServerLogin:
         "_asked_for",
         "_binds",
         "_channel_binding",
-        "_encryption",
         "_heard",
         "_scram",
         "cancel_key",
         "challenged",
         "database",
         "done",
+        "encryption",
         "parameters",
         "process_id",
         "secret",
@@ -53,19 +53,16 @@ class ServerLogin:
 
     def __init__(
         self,
+        backend: Backend,
         user: str,
         database: str,
         secret: Secret | None,
         asked_for: Mapping[str, str] = NOTHING,
-        *,
-        encryption: Encryption | None = None,
-        channel_binding: ChannelBinding = ChannelBinding.PREFER,
-        max_protocol_version: ProtocolVersion = ProtocolVersion.V3_0,
     ) -> None:
         self.user = user
-        self.version = VERSIONS[max_protocol_version]  # what is asked for, and then what is agreed on
-        self._encryption = encryption
-        self._channel_binding = channel_binding
+        self.version = VERSIONS[backend.max_protocol_version]  # what is asked for, and then what is agreed on
+        self.encryption: Encryption | None = None  # of the connection it comes over, as `work` finds it
+        self._channel_binding = backend.channel_binding
         self._binds = False  # with SCRAM-SHA-256-PLUS
         self._heard = 0  # bytes
         self.challenged = False  # the server has asked for an authentication
@@ -86,6 +83,7 @@ class ServerLogin:
         Raises what `receive` raises.
         """
         framer = server.framer
+        self.encryption = server.port.encryption
         while not self.done and framer.run(EVERYTHING) and framer.take(TAKEN_LIMIT):
             kind, body = framer.type, framer.body()
             framer.drop()
@@ -186,7 +184,7 @@ class ServerLogin:
         if MECHANISM_PLUS in offered:
             if self._end_point:
                 return MECHANISM_PLUS
-            if self._encryption is None and self._channel_binding is not ChannelBinding.DISABLE:
+            if self.encryption is None and self._channel_binding is not ChannelBinding.DISABLE:
                 raise ServerUnavailable(
                     f"the server offers {MECHANISM_PLUS} on a connection that is not encrypted",
                     hint="Somebody ends TLS before the server. If that is meant so, set channel_binding to disable.",
@@ -198,17 +196,17 @@ class ServerLogin:
     @property
     def _end_point(self) -> bytes:
         """What the channel can be bound to and shall be; empty: nothing."""
-        if self._encryption is None or self._channel_binding is ChannelBinding.DISABLE:
+        if self.encryption is None or self._channel_binding is ChannelBinding.DISABLE:
             return b""
-        return self._encryption.end_point
+        return self.encryption.end_point
 
     def _check_bound(self) -> None:
         """Go no further without channel binding where it is required."""
         if self._binds or self._channel_binding is not ChannelBinding.REQUIRE:
             return
-        if self._encryption is None:
+        if self.encryption is None:
             reason = "the connection is not encrypted"
-        elif not self._encryption.end_point:
+        elif not self.encryption.end_point:
             reason = "the server's certificate is signed in a way that gives nothing to bind to"
         else:
             reason = f"the server does not ask for {MECHANISM_PLUS}"

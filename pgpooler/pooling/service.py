@@ -154,16 +154,7 @@ class Service:
         timeout = route.server_connect_timeout
         user = route.server_user or pool.key.user
         asked_for = pool.unshared.begin(server)
-        backend = pool.use.backend
-        login = ServerLogin(
-            user,
-            pool.key.database,
-            self._secret(route, user),
-            asked_for,
-            encryption=port.encryption,
-            channel_binding=backend.channel_binding,
-            max_protocol_version=backend.max_protocol_version,
-        )
+        login = ServerLogin(pool.use.backend, user, pool.key.database, self._secret(route, user), asked_for)
         server.begin(login, now + timeout if timeout else 0.0)
 
     def _secret(self, route: Route, user: str) -> Secret | None:

@@ -120,14 +120,10 @@ def scram_of_a_server(data: bytes) -> None:
 def login_to_a_server(data: bytes) -> None:
     """All that a server says from the StartupMessage on, to one login of every kind."""
     for encryption, binding in ((None, ChannelBinding.PREFER), (ENCRYPTED, ChannelBinding.REQUIRE)):
-        login = ServerLogin(
-            "alice",
-            "shop",
-            Cleartext(b"the secret"),
-            encryption=encryption,
-            channel_binding=binding,
-            max_protocol_version=ProtocolVersion.LATEST,
-        )
+        latest = ProtocolVersion.LATEST
+        backend = Backend(name="primary", host="pg1", channel_binding=binding, max_protocol_version=latest)
+        login = ServerLogin(backend, "alice", "shop", Cleartext(b"the secret"))
+        login.encryption = encryption
         framer = Framer()
         framer.feed(bytearray(data), 0, len(data))
         try:

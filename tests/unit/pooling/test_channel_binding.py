@@ -103,7 +103,10 @@ def login_to(
     channel_binding: ChannelBinding = PREFER,
     secret: Secret | None = Cleartext(b"secret"),  # noqa: B008 - a value
 ) -> ServerLogin:
-    return ServerLogin("alice", "app", secret, encryption=encryption, channel_binding=channel_binding)
+    backend = Backend(name="primary", host="pg1", channel_binding=channel_binding)
+    login = ServerLogin(backend, "alice", "app", secret)
+    login.encryption = encryption
+    return login
 
 
 def ask(login: ServerLogin, request: int, payload: bytes = b"") -> bytes:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pgpooler.config.model import ProtocolVersion
+from pgpooler.config.model import Backend, ProtocolVersion
 from pgpooler.errors import ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.server_login import ServerLogin
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import Cleartext
 from pgpooler.protocol.scram import MECHANISM
+
+PRIMARY = Backend(name="primary", host="pg1")
 
 
 def body(message: bytes) -> bytes:
@@ -17,7 +19,7 @@ def body(message: bytes) -> bytes:
 
 
 def login_in_scram() -> ServerLogin:
-    login = ServerLogin("alice", "app", Cleartext(b"secret"))
+    login = ServerLogin(PRIMARY, "alice", "app", Cleartext(b"secret"))
     offer = body(messages.authentication(codes.AUTHENTICATION_SASL, messages.sasl_mechanisms([MECHANISM])))
     assert login.receive(codes.AUTHENTICATION, offer)
     return login
@@ -49,7 +51,7 @@ def test_a_server_that_lets_us_in_before_its_scram_proof_is_refused() -> None:
     ],
 )
 def test_a_server_that_is_ready_before_it_let_us_in_is_refused(message: bytes) -> None:
-    for login in (ServerLogin("alice", "app", None), login_in_scram()):
+    for login in (ServerLogin(PRIMARY, "alice", "app", None), login_in_scram()):
         with pytest.raises(ProtocolViolation, match="before it let us in"):
             login.receive(message[0], body(message))
         assert not login.done
@@ -58,7 +60,7 @@ def test_a_server_that_is_ready_before_it_let_us_in_is_refused(message: bytes) -
 def test_unknown_mechanisms_are_named_without_control_characters() -> None:
     offer = body(messages.authentication(codes.AUTHENTICATION_SASL, b"EVIL\r\n\x1b\xff\0\0"))
     with pytest.raises(ServerUnavailable) as raised:
-        ServerLogin("alice", "app", Cleartext(b"secret")).receive(codes.AUTHENTICATION, offer)
+        ServerLogin(PRIMARY, "alice", "app", Cleartext(b"secret")).receive(codes.AUTHENTICATION, offer)
     assert raised.value.message.isascii()
     assert raised.value.message.isprintable()
 
@@ -69,7 +71,7 @@ ASKING_3_2 = [ProtocolVersion.V3_2, ProtocolVersion.LATEST]
 
 
 def login_asking(version: ProtocolVersion) -> ServerLogin:
-    return ServerLogin("alice", "app", None, max_protocol_version=version)
+    return ServerLogin(Backend(name="primary", host="pg1", max_protocol_version=version), "alice", "app", None)
 
 
 def negotiate(login: ServerLogin, version: int, *options: str) -> None:
