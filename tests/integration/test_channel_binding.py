@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from cryptography.hazmat.primitives import hashes
 from pgpooler.demo.postgres import PostgresServer
 from pgpooler.protocol.passwords import make_verifier
 from tests.certificates import Authority, Certificate
-from tests.integration.data_planes import DataPlaneFactory, RunningDataPlane
+from tests.integration.data_planes import DataPlaneFactory, RunningDataPlane, wait_until
 from tests.integration.interceptor import Interceptor, unchanged, without_plus
+from tests.integration.poolers import PoolerFactory
 from tests.integration.wire import Address
 
 SIGNATURES: dict[str, dict[str, Any]] = {
@@ -142,6 +144,51 @@ def test_whoever_takes_the_offer_of_plus_away_is_found_out_by_pgpooler(
     with Interceptor(door.address, of_stranger, change=without_plus) as between:
         through = Door(between.address, door.user, door.password)
         assert NEGOTIATION_ERROR in select_1(through, sslmode="require")
+
+
+def test_while_certificates_are_exchanged_everybody_binds_to_the_one_that_was_shown(
+    tls_server: PostgresServer, pooler: PoolerFactory, tmp_path: Path
+) -> None:
+    """The certificate and its digest change together: nobody is shown the one and bound to the other."""
+    kinds = {"ecdsa": hashes.SHA256(), "rsa": hashes.SHA384()}
+    made = [Authority(tmp_path, kind, key=kind, algorithm=kinds[kind]).certify("one", file=kind) for kind in kinds]
+    used = Certificate(tmp_path / "used.crt", tmp_path / "used.key")
+
+    def use(certificate: Certificate) -> None:
+        used.cert.write_bytes(certificate.cert.read_bytes())
+        used.key.write_bytes(certificate.key.read_bytes())
+
+    use(made[0])
+    running = pooler(
+        {
+            "backends": [{"name": "primary", "host": tls_server.host, "port": tls_server.port}],
+            "auth": {"users": {tls_server.superuser: {"password": tls_server.password}}},
+            "tls": {"mode": "require", **used.keys},
+        }
+    )
+    door = Door(("127.0.0.1", running.port), tls_server.superuser, tls_server.password)
+    over = threading.Event()
+    failures: list[str] = []
+
+    def crowd() -> None:
+        while not over.is_set():
+            failures.append(select_1(door, channel_binding="require"))
+
+    def reloads() -> int:
+        return running.log_text().count("the configuration is reloaded")
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            thread = threading.Thread(target=crowd)
+            thread.start()
+            stack.callback(thread.join)
+        stack.callback(over.set)
+        for turn in range(1, 9):
+            use(made[turn % 2])
+            running.reload()
+            wait_until(lambda turn=turn: reloads() == turn)  # type: ignore[misc]
+    assert len(failures) > 8
+    assert set(failures) == {""}
 
 
 # -- towards servers ---------------------------------------------------------------------------------------------------
