@@ -49,6 +49,7 @@ def test_its_connection_is_closed_when_it_leaves_and_nobody_elses_is_used() -> N
 
 @pytest.mark.parametrize("mode", [PoolMode.TRANSACTION, PoolMode.STATEMENT])
 def test_other_modes_refuse_it_before_any_server_is_asked(mode: PoolMode) -> None:
+    """W19"""
     setting = Setting(pool_mode=mode)
     client = arrive(setting)
     assert client.sqlstates == ["0A000"]
