@@ -242,7 +242,7 @@ class ClientSession(Session):
             pool = self.pool = self.service.pool_for(self, self.startup)
             pool.enter(now)
             self.mode = pool.route.pool_mode
-            self.unshared = pool.unshared.needed_for(self.settings)
+            self.unshared = pool.key.replication or pool.unshared.needed_for(self.settings)
             needs_server = self.welcomed or self.mode is PoolMode.SESSION or pool.failure is not None
             known = None if needs_server else pool.known.get(self.settings)
             if known is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pgpooler.errors import FeatureNotSupported, PeerError, ProtocolViolation
+from pgpooler.errors import PeerError, ProtocolViolation
 from pgpooler.pooling import negotiation
 from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, LoginRequest, Reply
 from pgpooler.pooling.parameters import Settings
@@ -90,8 +90,6 @@ class ClientLogin:
         service = client.service
         if startup.negotiation:
             client.port.write_all(startup.negotiation)
-        if startup.replication:
-            raise FeatureNotSupported("replication connections are not supported by this version of PgPooler")
         negotiation.check(client, startup)
         client.startup = startup
         service.admit(client)

@@ -35,11 +35,15 @@ PROBE_AFTER = 60.0  # seconds without traffic after which an idle connection is 
 
 @dataclass(frozen=True, slots=True)
 class PoolKey:
-    """What the connections of a pool have in common."""
+    """What the connections of a pool have in common.
+
+    Replication connections (protocol-replication) are never shared, and have a pool of their own.
+    """
 
     backend: str
     database: str
     user: str
+    replication: bool = False
 
 
 class Pool:
@@ -105,7 +109,7 @@ class Pool:
     @property
     def minimum(self) -> int:
         """How many connections are kept while the pool has clients."""
-        return self.route.min_pool_size if self.clients else 0
+        return self.route.min_pool_size if self.clients and not self.key.replication else 0
 
     @property
     def kept(self) -> list[ServerSession]:
@@ -120,7 +124,8 @@ class Pool:
     def use_route(self, route: Route) -> None:
         """Go by these settings from now on."""
         self.route = route
-        self.patience = timeouts.shortest(route)  # seconds after which a lease must be looked at; 0: never
+        # Seconds after which a lease must be looked at; 0: never.  A stream of replication lasts as long as it lasts.
+        self.patience = 0.0 if self.key.replication else timeouts.shortest(route)
 
     # -- clients -------------------------------------------------------------------------------------------------------
 
@@ -397,6 +402,7 @@ class Pool:
             "backend": self.key.backend,
             "database": self.key.database,
             "user": self.key.user,
+            "replication": self.key.replication,
             "pool_mode": str(self.route.pool_mode),
             "pool_size": self.route.pool_size,
             "idle": len(self.idle),

@@ -30,9 +30,9 @@ class Pools:
     def __len__(self) -> int:
         return len(self._pools)
 
-    def get(self, user: str, database: str, route: Route) -> Pool:
+    def get(self, user: str, database: str, route: Route, *, replication: bool) -> Pool:
         """Return the pool for these, made when there is none."""
-        key = PoolKey(route.backend.name, database, user)
+        key = PoolKey(route.backend.name, database, user, replication)
         pool = self._pools.get(key)
         if pool is None:
             self._number += 1

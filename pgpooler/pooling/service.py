@@ -10,9 +10,9 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import Configuration
+from pgpooler.config.model import Configuration, PoolMode
 from pgpooler.config.routing import Route, Router
-from pgpooler.errors import CannotConnectNow, NoRoute, PeerError, TooManyConnections
+from pgpooler.errors import CannotConnectNow, FeatureNotSupported, NoRoute, PeerError, TooManyConnections
 from pgpooler.pooling.access import Access
 from pgpooler.pooling.cancel import Cancels
 from pgpooler.pooling.client import ClientSession
@@ -79,17 +79,26 @@ class Service:
         client.counted = True
 
     def pool_for(self, client: ClientSession, startup: StartupMessage) -> Pool:
-        """Return the pool that serves this client.  Raises NoRoute, or TooManyConnections at its first time."""
+        """Return the pool that serves this client.
+
+        Raises NoRoute, FeatureNotSupported, or TooManyConnections at its first time.
+        """
         route = self.router.route(startup.user, startup.database)
         if route is None:
             raise NoRoute(
                 f'no route for user "{startup.user}" and database "{startup.database}"',
                 hint="Add a rule to the routing that matches them, or a default rule.",
             )
+        replication = bool(startup.replication)
+        if replication and route.pool_mode is not PoolMode.SESSION:
+            raise FeatureNotSupported(
+                f"replication connections need pool mode session, and this is a pool in {route.pool_mode} mode",
+                hint=f'Add a rule with pool_mode: session for user "{startup.user}" to the routing.',
+            )
         if not client.named:
             self._count(startup, route)
             client.named = True
-        return self.pools.get(startup.user, startup.database, route)
+        return self.pools.get(startup.user, startup.database, route, replication=replication)
 
     def _count(self, startup: StartupMessage, route: Route) -> None:
         """Count a client for its user and its database.  Raises TooManyConnections."""

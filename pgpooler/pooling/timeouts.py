@@ -118,7 +118,7 @@ def look(client: ClientSession, now: float) -> float:
     if client.pool is None or not client.welcomed:
         return 0.0
     route, server = client.pool.route, client.server
-    leased = server is not None and client.state == ClientState.ACTIVE
+    leased = server is not None and client.state == ClientState.ACTIVE and client.pool.patience
     again = _look_at_lease(client, server, route, now) if leased and server is not None else []
     if route.session_idle_timeout and client.service.clients.get(client.number) is client:
         again.append(_idle_session(client, route.session_idle_timeout, now))

@@ -3,6 +3,7 @@
 A client's startup parameters are set on a server connection that is there already (`server.lend`).  Where PostgreSQL
 answers that it takes one of them only at the start of a connection, the client gets a connection of its own.  It is
 opened with everything that the client asked for, and closed when the client leaves: nobody else asked for that.
+Replication connections (protocol-replication) are such connections from the start.
 
 Who needs one waits in the queue of the pool with all others (`pool.waiters`).  A connection that comes back is of no
 use to it, but its room is.  A connection to a backend is nobody's until the StartupMessage goes out; only then it is
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 TOO_LATE = "55P02"
 """cant_change_runtime_param: the parameter cannot be set after connection start (errcodes-appendix)."""
 REASON = "startup parameters that can be set only at the start of a connection"
-CLOSED_AFTER = f"it was opened for its client alone, with {REASON}"
+REPLICATION = "replication"
+SPELT = {"": "", "physical": "true", "logical": "database"}
+"""The kinds of replication connections as a StartupMessage asks for them (protocol-replication)."""
+CLOSED_AFTER = "it was opened for its client alone, with {}"
 MAKES_ROOM = "makes room for a client that needs a server connection of its own"
 REMEMBERED = 1000  # so many different settings are known to need a connection of their own
 
@@ -135,8 +139,9 @@ class Unshared:
             self.logins[server] = None
             return {}
         self.logins[server] = client
-        options = {"options": client.startup.options} if client.startup.options else {}
-        return client.startup.parameters | options
+        startup = client.startup
+        reserved = {"options": startup.options, "replication": SPELT[startup.replication]}
+        return startup.parameters | {name: value for name, value in reserved.items() if value}
 
     def opened(self, server: ServerSession, now: float) -> bool:
         """The server let us in: lend the connection to the client it is for alone; False: it is for anybody."""
@@ -150,7 +155,8 @@ class Unshared:
             return True
         del pool.waiters[client]
         server.settings = client.settings  # they are in force from the start
-        server.unshared, server.tainted = REASON, CLOSED_AFTER
+        server.unshared = REPLICATION if pool.key.replication else REASON
+        server.tainted = CLOSED_AFTER.format(server.unshared)
         pool.busy.add(server)
         server.lend(client, now)
         if server.client is client:  # and has not left at once

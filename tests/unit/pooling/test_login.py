@@ -90,15 +90,6 @@ def test_an_unknown_minor_version_is_negotiated() -> None:
     assert recording.data.startswith(b"v\0\0\0\x13\0\3\0\2\0\0\0\1_pq_.x\0")
 
 
-@pytest.mark.parametrize("value", ["true", "on", "1", "database"])
-def test_replication_is_refused(value: str) -> None:
-    """W19"""
-    setting = Setting()
-    _, recording = raw(setting, startup(user="alice", replication=value))
-    assert b"0A000" in recording.data
-    assert setting.cluster.processes == []
-
-
 @pytest.mark.parametrize(
     "packet",
     [

@@ -546,6 +546,7 @@ def test_a_pool_describes_itself() -> None:
         "backend": "primary",
         "database": "shop",
         "user": "alice",
+        "replication": False,
         "pool_mode": "session",
         "pool_size": 1,
         "idle": 0,

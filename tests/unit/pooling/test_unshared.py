@@ -116,7 +116,7 @@ def test_the_client_has_the_connection_from_its_login_until_it_leaves(mode: Pool
     step(setting)
     assert process.over
     assert process.statements == ["row own"] * 3, "what nobody gets any more needs no cleaning"
-    assert reasons(setting) == [unshared.CLOSED_AFTER]
+    assert reasons(setting) == [unshared.CLOSED_AFTER.format(unshared.REASON)]
 
 
 def test_no_other_client_gets_it_even_while_it_is_idle() -> None:
