@@ -6,11 +6,14 @@ The checks work on what could be read, also when something else could not, so th
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import product
 from typing import Final
 
+from pgpooler.config.hba import HbaMethod
+from pgpooler.config.hba_file import read_hba, read_ident
 from pgpooler.config.matchers import ANYTHING, covers
-from pgpooler.config.model import AuthMethod, LogDestination, Pattern, PoolSettings
+from pgpooler.config.model import HBA_METHODS, AuthMethod, LogDestination, Pattern, PoolSettings
 from pgpooler.config.reader import Read, Reader
 from pgpooler.config.source import Place, Sources
 from pgpooler.config.values import check_socket_path, did_you_mean
@@ -20,6 +23,8 @@ NO_USERS: Final = (
     "nobody could log in: add 'users' (users: {alice: {password: ...}}) or 'users_file' to the section 'auth'; "
     "to let everybody in without a password, write 'method: trust' there"
 )
+WITH_PASSWORD: Final = frozenset((HbaMethod.SCRAM_SHA_256, HbaMethod.MD5, HbaMethod.PASSWORD, HbaMethod.REJECT))
+"""The methods under which nobody gets in who has no secret."""
 
 
 def check(root: Read, reader: Reader) -> None:
@@ -105,25 +110,57 @@ def _check_auth(root: Read, reader: Reader) -> None:
         if "auth" not in root.places:
             reader.sources.error(root.place, NO_USERS)
         return
-    unread = _unread(auth, "users", "users_file")
+    unread = _unread(auth, "users", "users_file", "hba_file", "ident_file")
     users: dict[str, Read] = auth.values.setdefault("users", {})
     errors = len(reader.sources.errors)
     if "users_file" in auth.values:
         reader.users_file(auth.values["users_file"], auth.places["users_file"], users)
-    method = auth.values.get("method", AuthMethod.SCRAM_SHA_256)
-    if method is not AuthMethod.TRUST and not users and not unread and len(reader.sources.errors) == errors:
-        reader.sources.error(auth.places.get("users_file") or auth.places.get("users") or auth.place, NO_USERS)
+    methods = _methods(auth, reader)
+    if methods <= WITH_PASSWORD and not users and not unread and len(reader.sources.errors) == errors:
+        places = (auth.places.get(name) for name in ("users_file", "users", "hba_file"))
+        reader.sources.error(next(filter(None, places), auth.place), NO_USERS)
     for name, user in users.items():
-        _check_user(name, user, method, reader.sources)
+        _check_user(name, user, methods, reader.sources)
+    if "failed_logins_window" in auth.places and "failed_logins_limit" not in auth.places:
+        place = auth.places["failed_logins_window"]
+        reader.sources.warn(place, "'failed_logins_window' has no effect without 'failed_logins_limit'")
 
 
-def _check_user(name: str, user: Read, method: AuthMethod, sources: Sources) -> None:
+def _methods(auth: Read, reader: Reader) -> frozenset[HbaMethod]:
+    """Read the files that say how clients prove who they are; the methods that some client may have to use."""
+    sources, places = reader.sources, auth.places
+    maps: set[str] | None = set()
+    if "ident_file" in places:
+        if "hba_file" not in places:
+            sources.warn(places["ident_file"], "'ident_file' has no effect without 'hba_file'")
+        path = auth.values.get("ident_file")
+        lines = reader.lines(path, places["ident_file"], read_ident) if path else None
+        auth.values["ident"] = lines or ()
+        maps = None if lines is None else {line.map for line in lines}
+    if "hba_file" not in places:
+        return frozenset((HBA_METHODS[auth.values.get("method", AuthMethod.SCRAM_SHA_256)],))
+    if "method" in places:
+        sources.error(
+            places["method"], "'hba_file' says how clients prove who they are; take out 'method', or the file"
+        )
+    errors = len(sources.errors)
+    path = auth.values.get("hba_file")
+    rules = reader.lines(path, places["hba_file"], partial(read_hba, maps=maps)) if path else None
+    if rules == () and len(sources.errors) == errors:
+        sources.error(places["hba_file"], "nobody could log in: the file has no entries")
+    auth.values["hba"] = rules or ()
+    # Of entries that could not be read nobody knows what they ask for.
+    unknown = {HbaMethod.TRUST} if len(sources.errors) > errors else set()
+    return frozenset({rule.method for rule in rules or ()} | unknown)
+
+
+def _check_user(name: str, user: Read, methods: frozenset[HbaMethod], sources: Sources) -> None:
     if "password" not in user.places:
-        if method is not AuthMethod.TRUST:
+        if methods <= WITH_PASSWORD:
             sources.error(user.place, f"user {name!r} needs a 'password' or a 'password_file'")
         return
     secret = _secret(user, sources)
-    if isinstance(secret, Md5Digest) and method is AuthMethod.SCRAM_SHA_256:
+    if isinstance(secret, Md5Digest) and methods - {HbaMethod.REJECT} == {HbaMethod.SCRAM_SHA_256}:
         message = f"user {name!r} can never log in: scram-sha-256 cannot be proved with an md5 secret"
         sources.warn(user.places["password"], message)
 

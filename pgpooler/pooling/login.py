@@ -6,9 +6,10 @@ Nothing about databases or rules is told before the client has proved who it is.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
-from pgpooler.errors import FeatureNotSupported, PeerError, ProtocolViolation
+from pgpooler.errors import AuthenticationFailed, FeatureNotSupported, PeerError, ProtocolViolation
 from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, LoginRequest, Reply
 from pgpooler.pooling.parameters import Settings
 from pgpooler.pooling.states import ClientState
@@ -27,17 +28,20 @@ from pgpooler.protocol.startup import (
 if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
 
+T = TypeVar("T")
+
 OPTION = re.compile(r"(-c|--)([^=]+)(?:=(.*))?", re.DOTALL)
 
 
 class ClientLogin:
     """One login.  It ends by handing the client to a pool, or by an error."""
 
-    __slots__ = ("_client", "_exchange", "_startup")
+    __slots__ = ("_client", "_exchange", "_request", "_startup")
 
     def __init__(self, client: ClientSession) -> None:
         self._client = client
         self._startup = Startup()
+        self._request: LoginRequest | None = None
         self._exchange: ClientAuthentication | None = None
 
     def receive(self, now: float) -> None:
@@ -97,16 +101,17 @@ class ClientLogin:
         service.admit(client)
         client.state = ClientState.AUTHENTICATION
         port = client.port
-        self._exchange = service.access.begin(
-            LoginRequest(
-                user=startup.user,
-                database=startup.database,
-                peer=port.peer,
-                address=port.address,
-                encryption=port.encryption,
-                replication=bool(startup.replication),
-            )
+        self._request = LoginRequest(
+            user=startup.user,
+            database=startup.database,
+            peer=port.peer,
+            address=port.address,
+            encryption=port.encryption,
+            replication=startup.physical_replication,
+            system_user=port.system_user,
         )
+        service.failed_logins.check(self._request, service.configuration.auth, now)
+        self._exchange = service.access.begin(self._request)
         request, payload = self._exchange.request
         if request == codes.AUTHENTICATION_OK:
             self._authenticated(now)
@@ -114,9 +119,26 @@ class ClientLogin:
             client.port.write_all(messages.authentication(request, payload))
 
     def _answer(self, body: bytes, now: float) -> None:
-        if self._exchange is None:
+        exchange = self._exchange
+        if exchange is None:
             raise ProtocolViolation("no password was asked for")
-        self._reply(self._exchange.respond(body), now)
+        self._reply(self._tried(lambda: exchange.respond(body), now), now)
+
+    def _tried(self, look: Callable[[], T], now: float) -> T:
+        """Look at what the client sent to prove itself, unless it has failed too often, maybe elsewhere meanwhile."""
+        service, request = self._client.service, self._request
+        if request is None:
+            raise ProtocolViolation("no password was asked for")
+        auth = service.configuration.auth
+        service.failed_logins.check(request, auth, now)
+        try:
+            reply = look()
+        except AuthenticationFailed:
+            service.failed_logins.failed(request, auth, now)
+            raise
+        if isinstance(reply, Accepted):
+            service.failed_logins.succeeded(request)
+        return reply
 
     def _unexpected(self, kind: int) -> ProtocolViolation:
         asked_for_sasl = self._exchange is not None and self._exchange.request[0] == codes.AUTHENTICATION_SASL
@@ -142,13 +164,14 @@ class ClientLogin:
 
     def _computed(self, result: object, now: float) -> None:
         client = self._client
-        if client.state != ClientState.COMPUTING or self._exchange is None:
+        exchange = self._exchange
+        if client.state != ClientState.COMPUTING or exchange is None:
             return
         client.state = ClientState.AUTHENTICATION
         try:
             if not isinstance(result, ScramKeys):
                 raise PeerError("the password could not be checked", sqlstate="XX000")
-            self._reply(self._exchange.derived(result), now)
+            self._reply(self._tried(lambda: exchange.derived(result), now), now)
         except PeerError as error:
             client.refuse(error, now)
 
