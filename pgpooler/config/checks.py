@@ -23,6 +23,10 @@ NO_USERS: Final = (
     "nobody could log in: add 'users' (users: {alice: {password: ...}}) or 'users_file' to the section 'auth'; "
     "to let everybody in without a password, write 'method: trust' there"
 )
+NO_USERS_FOR_ENTRIES: Final = (
+    "nobody could log in: all entries of the file ask for passwords; "
+    "add 'users' (users: {alice: {password: ...}}) or 'users_file' to the section 'auth'"
+)
 WITH_PASSWORD: Final = frozenset((HbaMethod.SCRAM_SHA_256, HbaMethod.MD5, HbaMethod.PASSWORD, HbaMethod.REJECT))
 """The methods under which nobody gets in who has no secret."""
 
@@ -117,8 +121,11 @@ def _check_auth(root: Read, reader: Reader) -> None:
         reader.users_file(auth.values["users_file"], auth.places["users_file"], users)
     methods = _methods(auth, reader)
     if methods <= WITH_PASSWORD and not users and not unread and len(reader.sources.errors) == errors:
-        places = (auth.places.get(name) for name in ("users_file", "users", "hba_file"))
-        reader.sources.error(next(filter(None, places), auth.place), NO_USERS)
+        if "hba_file" in auth.places:
+            reader.sources.error(auth.places["hba_file"], NO_USERS_FOR_ENTRIES)
+        else:
+            place = auth.places.get("users_file") or auth.places.get("users") or auth.place
+            reader.sources.error(place, NO_USERS)
     for name, user in users.items():
         _check_user(name, user, methods, reader.sources)
     if "failed_logins_window" in auth.places and "failed_logins_limit" not in auth.places:

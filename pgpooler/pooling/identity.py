@@ -20,20 +20,21 @@ NOT_ALLOWED = "28000"  # invalid_authorization_specification: nothing to do with
 
 def no_entry(request: LoginRequest) -> AuthenticationFailed:
     """Make the error for a client for whom the HBA file has no entry."""
-    return AuthenticationFailed(f"no hba_file entry for {_described(request)}", sqlstate=NOT_ALLOWED)
+    kind = "replication connection from host" if request.replication else "host"
+    return AuthenticationFailed(f"no hba_file entry for {kind} {_described(request)}", sqlstate=NOT_ALLOWED)
 
 
 def rejected(request: LoginRequest) -> AuthenticationFailed:
     """Make the error for a client whom an entry rejects."""
-    return AuthenticationFailed(f"hba_file rejects connection for {_described(request)}", sqlstate=NOT_ALLOWED)
+    kind = "replication connection" if request.replication else "connection"
+    return AuthenticationFailed(f"hba_file rejects {kind} for host {_described(request)}", sqlstate=NOT_ALLOWED)
 
 
 def _described(request: LoginRequest) -> str:
     host = "[local]" if request.address is None else str(request.address)
     target = "" if request.replication else f', database "{request.database}"'
     encryption = "no encryption" if request.encryption is None else "SSL encryption"
-    kind = "replication connection from host" if request.replication else "host"
-    return f'{kind} "{host}", user "{request.user}"{target}, {encryption}'
+    return f'"{host}", user "{request.user}"{target}, {encryption}'
 
 
 def check_certificate(rule: HbaRule, maps: IdentMaps, request: LoginRequest) -> None:
