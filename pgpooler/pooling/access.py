@@ -251,10 +251,13 @@ class Access:
         if rule.method in WITHOUT_PASSWORD:
             return self._without_password(rule, request)
         user = request.user
-        entry = self._entries.get(user) or self._mock_entry(user)
-        if rule.method is HbaMethod.PASSWORD:
+        return self._authentication(user, rule.method, self._entries.get(user) or self._mock_entry(user))
+
+    def _authentication(self, user: str, method: HbaMethod, entry: Entry) -> ClientAuthentication:
+        """Ask for a password."""
+        if method is HbaMethod.PASSWORD:
             return CleartextAuthentication(user, entry)
-        if rule.method is HbaMethod.MD5 and entry.digest is not None:
+        if method is HbaMethod.MD5 and entry.digest is not None:
             return Md5Authentication(user, entry.digest)
         # An MD5 secret has no verifier: its user fails as one does who is unknown.
         return ScramAuthentication(user, entry, entry.verifier or self._mock_verifier(user))

@@ -6,8 +6,7 @@ Nothing about databases or rules is told before the client has proved who it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pgpooler.errors import AuthenticationFailed, FeatureNotSupported, PeerError, ProtocolViolation
 from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, LoginRequest, Reply
@@ -27,8 +26,6 @@ from pgpooler.protocol.startup import (
 
 if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
-
-T = TypeVar("T")
 
 OPTION = re.compile(r"(-c|--)([^=]+)(?:=(.*))?", re.DOTALL)
 
@@ -110,7 +107,7 @@ class ClientLogin:
             replication=startup.physical_replication,
             system_user=port.system_user,
         )
-        service.failed_logins.check(self._request, service.configuration.auth, now)
+        self._check_failed_logins(now)
         self._exchange = service.access.begin(self._request)
         request, payload = self._exchange.request
         if request == codes.AUTHENTICATION_OK:
@@ -119,26 +116,22 @@ class ClientLogin:
             client.port.write_all(messages.authentication(request, payload))
 
     def _answer(self, body: bytes, now: float) -> None:
-        exchange = self._exchange
-        if exchange is None:
+        if self._exchange is None:
             raise ProtocolViolation("no password was asked for")
-        self._reply(self._tried(lambda: exchange.respond(body), now), now)
+        self._check_failed_logins(now)
+        self._reply(self._exchange.respond(body), now)
 
-    def _tried(self, look: Callable[[], T], now: float) -> T:
-        """Look at what the client sent to prove itself, unless it has failed too often, maybe elsewhere meanwhile."""
-        service, request = self._client.service, self._request
-        if request is None:
-            raise ProtocolViolation("no password was asked for")
-        auth = service.configuration.auth
-        service.failed_logins.check(request, auth, now)
-        try:
-            reply = look()
-        except AuthenticationFailed:
-            service.failed_logins.failed(request, auth, now)
-            raise
-        if isinstance(reply, Accepted):
-            service.failed_logins.succeeded(request)
-        return reply
+    def _check_failed_logins(self, now: float) -> None:
+        """To be called before each look at a proof: others may have failed since the last one."""
+        service = self._client.service
+        if self._request is not None:
+            service.failed_logins.check(self._request, service.configuration.auth, now)
+
+    def failed(self, error: PeerError, now: float) -> None:
+        """The login ends with this error: count it if the client has guessed wrong."""
+        service = self._client.service
+        if self._request is not None and error.sqlstate == AuthenticationFailed.sqlstate:
+            service.failed_logins.failed(self._request, service.configuration.auth, now)
 
     def _unexpected(self, kind: int) -> ProtocolViolation:
         asked_for_sasl = self._exchange is not None and self._exchange.request[0] == codes.AUTHENTICATION_SASL
@@ -164,14 +157,14 @@ class ClientLogin:
 
     def _computed(self, result: object, now: float) -> None:
         client = self._client
-        exchange = self._exchange
-        if client.state != ClientState.COMPUTING or exchange is None:
+        if client.state != ClientState.COMPUTING or self._exchange is None:
             return
         client.state = ClientState.AUTHENTICATION
         try:
             if not isinstance(result, ScramKeys):
                 raise PeerError("the password could not be checked", sqlstate="XX000")
-            self._reply(self._tried(lambda: exchange.derived(result), now), now)
+            self._check_failed_logins(now)
+            self._reply(self._exchange.derived(result), now)
         except PeerError as error:
             client.refuse(error, now)
 
@@ -181,6 +174,8 @@ class ClientLogin:
         startup = client.startup
         if startup is None:
             return
+        if self._request is not None:
+            client.service.failed_logins.succeeded(self._request)
         client.port.write_all(messages.authentication(codes.AUTHENTICATION_OK))
         client.service.deadlines.forget(client)
         client.settings = client.startup_settings = startup_settings(startup)
