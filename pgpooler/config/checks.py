@@ -6,14 +6,13 @@ The checks work on what could be read, also when something else could not, so th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from itertools import product
 from typing import Final
 
 from pgpooler.config.hba import HbaMethod
-from pgpooler.config.hba_file import read_hba, read_ident
+from pgpooler.config.hba_checks import WITH_PASSWORD, methods_of
 from pgpooler.config.matchers import ANYTHING, covers
-from pgpooler.config.model import HBA_METHODS, AuthMethod, LogDestination, Pattern, PoolSettings
+from pgpooler.config.model import LogDestination, Pattern, PoolSettings
 from pgpooler.config.reader import Read, Reader
 from pgpooler.config.source import Place, Sources
 from pgpooler.config.values import check_socket_path, did_you_mean
@@ -27,8 +26,6 @@ NO_USERS_FOR_ENTRIES: Final = (
     "nobody could log in: all entries of the file ask for passwords; "
     "add 'users' (users: {alice: {password: ...}}) or 'users_file' to the section 'auth'"
 )
-WITH_PASSWORD: Final = frozenset((HbaMethod.SCRAM_SHA_256, HbaMethod.MD5, HbaMethod.PASSWORD, HbaMethod.REJECT))
-"""The methods under which nobody gets in who has no secret."""
 
 
 def check(root: Read, reader: Reader) -> None:
@@ -119,7 +116,7 @@ def _check_auth(root: Read, reader: Reader) -> None:
     errors = len(reader.sources.errors)
     if "users_file" in auth.values:
         reader.users_file(auth.values["users_file"], auth.places["users_file"], users)
-    methods = _methods(auth, reader)
+    methods = methods_of(auth, reader)
     if methods <= WITH_PASSWORD and not users and not unread and len(reader.sources.errors) == errors:
         if "hba_file" in auth.places:
             reader.sources.error(auth.places["hba_file"], NO_USERS_FOR_ENTRIES)
@@ -131,34 +128,6 @@ def _check_auth(root: Read, reader: Reader) -> None:
     if "failed_logins_window" in auth.places and "failed_logins_limit" not in auth.places:
         place = auth.places["failed_logins_window"]
         reader.sources.warn(place, "'failed_logins_window' has no effect without 'failed_logins_limit'")
-
-
-def _methods(auth: Read, reader: Reader) -> frozenset[HbaMethod]:
-    """Read the files that say how clients prove who they are; the methods that some client may have to use."""
-    sources, places = reader.sources, auth.places
-    maps: set[str] | None = set()
-    if "ident_file" in places:
-        if "hba_file" not in places:
-            sources.warn(places["ident_file"], "'ident_file' has no effect without 'hba_file'")
-        path = auth.values.get("ident_file")
-        lines = reader.lines(path, places["ident_file"], read_ident) if path else None
-        auth.values["ident"] = lines or ()
-        maps = None if lines is None else {line.map for line in lines}
-    if "hba_file" not in places:
-        return frozenset((HBA_METHODS[auth.values.get("method", AuthMethod.SCRAM_SHA_256)],))
-    if "method" in places:
-        sources.error(
-            places["method"], "'hba_file' says how clients prove who they are; take out 'method', or the file"
-        )
-    errors = len(sources.errors)
-    path = auth.values.get("hba_file")
-    rules = reader.lines(path, places["hba_file"], partial(read_hba, maps=maps)) if path else None
-    if rules == () and len(sources.errors) == errors:
-        sources.error(places["hba_file"], "nobody could log in: the file has no entries")
-    auth.values["hba"] = rules or ()
-    # Of entries that could not be read nobody knows what they ask for.
-    unknown = {HbaMethod.TRUST} if len(sources.errors) > errors else set()
-    return frozenset({rule.method for rule in rules or ()} | unknown)
 
 
 def _check_user(name: str, user: Read, methods: frozenset[HbaMethod], sources: Sources) -> None:
