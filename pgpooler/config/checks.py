@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from itertools import product
 from typing import Final
 
+from pgpooler.config.hba import HbaMethod
+from pgpooler.config.hba_checks import WITH_PASSWORD, methods_of
 from pgpooler.config.matchers import ANYTHING, covers
-from pgpooler.config.model import AuthMethod, LogDestination, Pattern, PoolSettings
+from pgpooler.config.model import LogDestination, Pattern, PoolSettings
 from pgpooler.config.reader import Read, Reader
 from pgpooler.config.source import Place, Sources
 from pgpooler.config.tls_checks import check_channel_binding, check_tls
@@ -20,6 +22,10 @@ from pgpooler.protocol.passwords import Md5Digest, ScramVerifier, Secret, parse_
 NO_USERS: Final = (
     "nobody could log in: add 'users' (users: {alice: {password: ...}}) or 'users_file' to the section 'auth'; "
     "to let everybody in without a password, write 'method: trust' there"
+)
+NO_USERS_FOR_ENTRIES: Final = (
+    "nobody could log in: all entries of the file ask for passwords; "
+    "add 'users' (users: {alice: {password: ...}}) or 'users_file' to the section 'auth'"
 )
 
 
@@ -109,25 +115,32 @@ def _check_auth(root: Read, reader: Reader) -> None:
         if "auth" not in root.places:
             reader.sources.error(root.place, NO_USERS)
         return
-    unread = _unread(auth, "users", "users_file")
+    unread = _unread(auth, "users", "users_file", "hba_file", "ident_file")
     users: dict[str, Read] = auth.values.setdefault("users", {})
     errors = len(reader.sources.errors)
     if "users_file" in auth.values:
         reader.users_file(auth.values["users_file"], auth.places["users_file"], users)
-    method = auth.values.get("method", AuthMethod.SCRAM_SHA_256)
-    if method is not AuthMethod.TRUST and not users and not unread and len(reader.sources.errors) == errors:
-        reader.sources.error(auth.places.get("users_file") or auth.places.get("users") or auth.place, NO_USERS)
+    methods = methods_of(auth, reader)
+    if methods <= WITH_PASSWORD and not users and not unread and len(reader.sources.errors) == errors:
+        if "hba_file" in auth.places:
+            reader.sources.error(auth.places["hba_file"], NO_USERS_FOR_ENTRIES)
+        else:
+            place = auth.places.get("users_file") or auth.places.get("users") or auth.place
+            reader.sources.error(place, NO_USERS)
     for name, user in users.items():
-        _check_user(name, user, method, reader.sources)
+        _check_user(name, user, methods, reader.sources)
+    if "failed_logins_window" in auth.places and "failed_logins_limit" not in auth.places:
+        place = auth.places["failed_logins_window"]
+        reader.sources.warn(place, "'failed_logins_window' has no effect without 'failed_logins_limit'")
 
 
-def _check_user(name: str, user: Read, method: AuthMethod, sources: Sources) -> None:
+def _check_user(name: str, user: Read, methods: frozenset[HbaMethod], sources: Sources) -> None:
     if "password" not in user.places:
-        if method is not AuthMethod.TRUST:
+        if methods <= WITH_PASSWORD:
             sources.error(user.place, f"user {name!r} needs a 'password' or a 'password_file'")
         return
     secret = _secret(user, sources)
-    if isinstance(secret, Md5Digest) and method is AuthMethod.SCRAM_SHA_256:
+    if isinstance(secret, Md5Digest) and methods - {HbaMethod.REJECT} == {HbaMethod.SCRAM_SHA_256}:
         message = f"user {name!r} can never log in: scram-sha-256 cannot be proved with an md5 secret"
         sources.warn(user.places["password"], message)
 

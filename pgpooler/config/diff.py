@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import Any, Final
 
 from msgspec import Struct
 
+from pgpooler.config import hba
 from pgpooler.config.matchers import pattern_text
 from pgpooler.config.model import MASK, Backend, Configuration, Pattern, Rule, keys_of
 
@@ -51,7 +52,9 @@ def difference(old: Configuration, new: Configuration) -> tuple[Change, ...]:
         for path in [*before, *(path for path in after if path not in before)]
         if before.get(path) != after.get(path)
     ]
-    return tuple(changes) + tuple(_rule_changes(old.routing.rules, new.routing.rules))
+    for path, text, of in ORDERED:
+        changes += _line_changes(path, [text(line) for line in of(old)], [text(line) for line in of(new)])
+    return tuple(changes)
 
 
 class _Secret(Struct, frozen=True):
@@ -107,8 +110,15 @@ def rule_text(rule: Rule) -> str:
     return "{" + ", ".join(sorted(parts)) + "}"
 
 
-def _rule_changes(old: tuple[Rule, ...], new: tuple[Rule, ...]) -> Iterator[Change]:
-    before, after = [rule_text(rule) for rule in old], [rule_text(rule) for rule in new]
+ORDERED: Final[tuple[tuple[str, Callable[[Any], str], Callable[[Configuration], tuple[Any, ...]]], ...]] = (
+    ("routing.rules", rule_text, lambda configuration: configuration.routing.rules),
+    ("auth.hba_file", hba.rule_text, lambda configuration: configuration.auth.hba),
+    ("auth.ident_file", hba.ident_text, lambda configuration: configuration.auth.ident),
+)
+"""What has an order, and is compared line by line: its path, how a line is written, and where the lines are."""
+
+
+def _line_changes(path: str, before: list[str], after: list[str]) -> Iterator[Change]:
     for _, low, high, new_low, new_high in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         pairs = max(high - low, new_high - new_low)
         for step in range(pairs):
@@ -116,4 +126,4 @@ def _rule_changes(old: tuple[Rule, ...], new: tuple[Rule, ...]) -> Iterator[Chan
             will = after[new_low + step] if new_low + step < new_high else NOT_SET
             number = new_low + step if will else low + step
             if was != will:
-                yield Change(path=f"routing.rules[{number + 1}]", old=was, new=will)
+                yield Change(path=f"{path}[{number + 1}]", old=was, new=will)

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from pgpooler.config.hba import HbaMethod, HbaRule, IdentLine, for_everybody
+
 TEN_YEARS: Final = 315_360_000
 LARGEST_NUMBER: Final = 2**31 - 1
 NO_LIMIT: Final = LARGEST_NUMBER
@@ -52,7 +54,18 @@ class AuthMethod(enum.StrEnum):
     SCRAM_SHA_256 = "scram-sha-256"
     MD5 = "md5"
     PLAIN = "plain"
+    CERT = "cert"
     TRUST = "trust"
+
+
+HBA_METHODS: Final = {
+    AuthMethod.SCRAM_SHA_256: HbaMethod.SCRAM_SHA_256,
+    AuthMethod.MD5: HbaMethod.MD5,
+    AuthMethod.PLAIN: HbaMethod.PASSWORD,
+    AuthMethod.CERT: HbaMethod.CERT,
+    AuthMethod.TRUST: HbaMethod.TRUST,
+}
+"""What `method` is called in a pg_hba.conf."""
 
 
 class TlsMode(enum.StrEnum):
@@ -394,11 +407,26 @@ class User(_Masked, frozen=True, kw_only=True):
 
 
 class Auth(Struct, frozen=True, kw_only=True):
-    """How clients prove who they are.  `users` holds those of `users_file` too."""
+    """How clients prove who they are.
+
+    `users` holds those of `users_file` too; `hba` and `ident` are what the two files say.  With `hba` its entries
+    decide, and `method` means nothing.
+    """
 
     method: Annotated[AuthMethod, _meaning("how clients prove who they are")] = AuthMethod.SCRAM_SHA_256
     users: Annotated[Mapping[str, User], _meaning("the users by name", "users")] = msgspec.field(default_factory=dict)
     users_file: Annotated[str, _meaning("file of users in the form of PgBouncer's userlist.txt", "path")] = ""
+    hba_file: Annotated[str, _meaning("file that says who may log in and how, in the form of pg_hba.conf", "path")] = ""
+    ident_file: Annotated[str, _meaning("file of user name maps, in the form of pg_ident.conf", "path")] = ""
+    failed_logins_limit: Annotated[int, _count("failed logins of a user from an address, then 53400; 0 = any")] = 0
+    failed_logins_window: Annotated[float, _time("time in which they count, and after which they are forgotten")] = 60.0
+    hba: Annotated[tuple[HbaRule, ...], INTERNAL] = ()
+    ident: Annotated[tuple[IdentLine, ...], INTERNAL] = ()
+
+    @property
+    def rules(self) -> tuple[HbaRule, ...]:
+        """The entries that decide: those of `hba_file`, without one `method` for everybody."""
+        return self.hba if self.hba_file else for_everybody(HBA_METHODS[self.method])
 
 
 class Limits(Struct, frozen=True, kw_only=True):

@@ -7,6 +7,8 @@ from typing import Final
 
 RENAMED: Final[Mapping[str, str]] = {
     "auth_file": "'users_file' in the section 'auth'",
+    "auth_hba_file": "'hba_file' in the section 'auth'",
+    "auth_ident_file": "'ident_file' in the section 'auth'",
     "auth_type": "'method' in the section 'auth'",
     "client_idle_timeout": "'session_idle_timeout'",
     "client_tls_ca_file": "'ca' in the section 'tls'",

@@ -9,7 +9,7 @@ import enum
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec.inspect as types
 from msgspec import Struct
@@ -21,7 +21,9 @@ from pgpooler.config.pgbouncer import renamed
 from pgpooler.config.source import Absent, Entry, Items, Node, Place, Section, Sources, Text
 from pgpooler.config.userlist import parse_userlist
 
-LATER: Final = frozenset(("admin", "analytics", "auth_query", "fairness_delay", "gui", "hba_file"))
+Lines = TypeVar("Lines")
+
+LATER: Final = frozenset(("admin", "analytics", "auth_query", "fairness_delay", "gui"))
 """Keys of the plan that this version does not have: named as such rather than as unknown."""
 
 FILE_SUFFIX: Final = "_file"
@@ -262,11 +264,17 @@ class Reader:
                 users[name] = read
         return users
 
+    def lines(self, path: str, asked_at: Place, parse: Callable[[str, str, Sources], Lines]) -> Lines | None:
+        """What a file of lines says; None when it cannot be read at all, which is reported."""
+        content = self.sources.read(path, asked_at)
+        if content is None:
+            return None
+        shown = self.sources.shown(os.path.relpath(path, os.path.dirname(os.path.abspath(self.sources.main))))
+        return parse(content, shown, self.sources)
+
     def users_file(self, path: str, asked_at: Place, users: dict[str, Read]) -> None:
         """Add the users of a file in the form of userlist.txt."""
-        content = self.sources.read(path, asked_at)
-        shown = self.sources.shown(os.path.relpath(path, os.path.dirname(os.path.abspath(self.sources.main))))
-        for name, name_place, secret, secret_place in parse_userlist(content or "", shown, self.sources):
+        for name, name_place, secret, secret_place in self.lines(path, asked_at, parse_userlist) or ():
             if name in users:
                 self.sources.error(name_place, f"user {name!r} is here twice; the first is at {users[name].place}")
                 continue

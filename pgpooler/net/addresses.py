@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import pwd
 import socket
+import struct
 from typing import Any
+
+CREDENTIALS = struct.Struct("iII")  # of the peer of a unix socket: process, user, group (unix(7))
 
 
 def peer_name(connection: socket.socket, address: Any) -> str:
@@ -25,6 +29,17 @@ def ip_address(connection: socket.socket, address: Any) -> ipaddress.IPv4Address
         return ipaddress.IPv4Address(address[0])
     found = ipaddress.IPv6Address(address[0].partition("%")[0])
     return found.ipv4_mapped or found
+
+
+def system_user(connection: socket.socket) -> str:
+    """Return the name of the user who connected to a unix socket; empty for TCP, and for a user without a name."""
+    if connection.family != socket.AF_UNIX:
+        return ""
+    _, user, _ = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return ""
 
 
 def tune(connection: socket.socket) -> None:

@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from pgpooler.config.model import Auth, AuthMethod
+from pgpooler.config.hba import HbaMethod, HbaRule
+from pgpooler.config.hba_rules import HbaRules, IdentMaps
+from pgpooler.config.model import Auth
 from pgpooler.errors import AuthenticationFailed, ConfigurationError, Problem, ProtocolViolation
+from pgpooler.pooling.identity import check_certificate, check_peer, failed, no_entry, rejected
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import (
     ITERATIONS,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+WITHOUT_PASSWORD = (HbaMethod.TRUST, HbaMethod.CERT, HbaMethod.PEER)
 MD5_SALT_LENGTH = 4  # bytes (AuthenticationMD5Password)
 
 
@@ -46,6 +50,8 @@ class LoginRequest:
 
     `user` and `database` are what the startup message says.  `peer` is the client's address as people write it,
     `address` the same as a value, None for a unix socket.  `encryption` is None for a connection in clear text.
+    `replication`: a physical replication connection, which has no database.  `system_user` is whom the operating system
+    names at the other end of a unix socket, empty if nobody knows.
     """
 
     user: str
@@ -54,6 +60,7 @@ class LoginRequest:
     address: IPv4Address | IPv6Address | None
     encryption: Encryption | None
     replication: bool = False
+    system_user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +211,14 @@ class Access:
         """Raises ConfigurationError, naming every user whose secret cannot be read."""
         if mock_secret is None:
             mock_secret = os.urandom(32) if previous is None else previous._mock_secret
-        self._method = auth.method
+        rules = auth.rules
+        self._hba = HbaRules(rules)
+        self._maps = IdentMaps(auth.ident)
+        self._methods = frozenset(rule.method for rule in rules)
         self._mock_secret: bytes = mock_secret
         self._users = frozenset(auth.users)
         kept: Mapping[str, Entry] = {}
-        if previous is not None and (previous._method, previous._mock_secret) == (self._method, self._mock_secret):
+        if previous is not None and (previous._methods, previous._mock_secret) == (self._methods, self._mock_secret):
             kept = previous._entries
         self._entries: dict[str, Entry] = {}
         for user, secret in _read_secrets(auth).items():
@@ -219,23 +229,54 @@ class Access:
         self._usual_iterations = _most_common((known.iterations for known in verifiers if known), ITERATIONS)
 
     def __repr__(self) -> str:
-        return f"Access(method={self._method.value!r}, users={len(self._users)})"
+        return f"Access(methods={', '.join(sorted(self._methods))}, users={len(self._users)})"
 
     def begin(self, request: LoginRequest) -> ClientAuthentication:
-        """Start a client's login.  Raises AuthenticationFailed only for method trust and a user who is not listed."""
+        """Start a client's login.
+
+        Raises AuthenticationFailed where no password can help: no entry of the HBA file lets the client in, or its
+        method asks for none and the client is not who may be this user.
+        """
+        rule = self._hba.first(
+            request.user,
+            request.database,
+            request.address,
+            encrypted=request.encryption is not None,
+            replication=request.replication,
+        )
+        if rule is None:
+            raise no_entry(request)
+        if rule.method is HbaMethod.REJECT:
+            raise rejected(request)
+        check_certificate(rule, self._maps, request)
+        if rule.method in WITHOUT_PASSWORD:
+            return self._without_password(rule, request)
+        entry = self._entries.get(request.user) or self._mock_entry(request.user)
+        return self._authentication(request, rule.method, entry)
+
+    def _authentication(self, request: LoginRequest, method: HbaMethod, entry: Entry) -> ClientAuthentication:
+        """Ask for a password."""
         user = request.user
-        if self._method is AuthMethod.TRUST:
-            # As in PgBouncer trust needs a name that is listed; where no list is written at all it lets everybody in.
-            if self._users and user not in self._users:
-                raise AuthenticationFailed(f'role "{user}" does not exist', sqlstate="28000")
-            return ClientAuthentication(user, codes.AUTHENTICATION_OK)
-        entry = self._entries.get(user) or self._mock_entry(user)
-        if self._method is AuthMethod.PLAIN:
+        if method is HbaMethod.PASSWORD:
             return CleartextAuthentication(user, entry)
-        if self._method is AuthMethod.MD5 and entry.digest is not None:
+        if method is HbaMethod.MD5 and entry.digest is not None:
             return Md5Authentication(user, entry.digest)
         # An MD5 secret has no verifier: its user fails as one does who is unknown.
         return ScramAuthentication(user, entry, entry.verifier or self._mock_verifier(user), request.encryption)
+
+    def _without_password(self, rule: HbaRule, request: LoginRequest) -> ClientAuthentication:
+        """Let in who is known by other means.
+
+        As in PgBouncer that needs a name that is listed; where no list is written at all everybody is let in.
+        """
+        user = request.user
+        if rule.method is HbaMethod.PEER:
+            check_peer(rule, self._maps, request)
+        if self._users and user not in self._users:
+            if rule.method is HbaMethod.TRUST:
+                raise AuthenticationFailed(f'role "{user}" does not exist', sqlstate="28000")
+            raise failed(rule.method, user)
+        return ClientAuthentication(user, codes.AUTHENTICATION_OK)
 
     def server_credentials(self, user: str) -> Secret | None:
         """What logs in to servers as this user; None where there is no password.
@@ -251,17 +292,18 @@ class Access:
         return entry.secret
 
     def _entry(self, user: str, secret: Secret) -> Entry:
-        """What the secret comes to; slow for a cleartext password under method scram-sha-256."""
+        """What the secret comes to; slow for a cleartext password where some client may have to use scram-sha-256."""
         if isinstance(secret, ScramVerifier):
             return Entry(secret, verifier=secret)
         if isinstance(secret, Md5Digest):
             return Entry(secret, digest=secret)
-        if isinstance(secret, Cleartext) and self._method is AuthMethod.SCRAM_SHA_256:
+        entry = Entry(secret)
+        if isinstance(secret, Cleartext) and HbaMethod.SCRAM_SHA_256 in self._methods:
             # With the salt an unknown user of this name would have, the salt does not tell who exists.
-            return Entry(secret, verifier=make_verifier(secret.password, salt=mock_salt(self._mock_secret, user)))
-        if isinstance(secret, Cleartext) and self._method is AuthMethod.MD5:
-            return Entry(secret, digest=md5_digest(secret.password, user))
-        return Entry(secret)
+            entry.verifier = make_verifier(secret.password, salt=mock_salt(self._mock_secret, user))
+        if isinstance(secret, Cleartext) and HbaMethod.MD5 in self._methods:
+            entry.digest = md5_digest(secret.password, user)
+        return entry
 
     def _mock_verifier(self, user: str) -> ScramVerifier:
         return mock_verifier(self._mock_secret, user, self._usual_iterations)

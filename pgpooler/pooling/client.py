@@ -356,6 +356,8 @@ class ClientSession(Session):
 
     def refuse(self, error: PeerError, now: float, *, abrupt: bool = False) -> None:
         """End the connection with an error that the client is told, as FATAL."""
+        if self.login is not None:
+            self.login.failed(error, now)
         last_words = b"" if self.server is not None and self.server.last_word_said else fatal(error)
         self.close(f"{error.sqlstate} {error.message}", now, last_words=last_words, abrupt=abrupt)
 

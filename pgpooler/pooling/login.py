@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pgpooler.errors import PeerError, ProtocolViolation
+from pgpooler.errors import AuthenticationFailed, PeerError, ProtocolViolation
 from pgpooler.pooling import negotiation
 from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, LoginRequest, Reply
 from pgpooler.pooling.parameters import Settings
@@ -34,11 +34,12 @@ OPTION = re.compile(r"(-c|--)([^=]+)(?:=(.*))?", re.DOTALL)
 class ClientLogin:
     """One login.  It ends by handing the client to a pool, or by an error."""
 
-    __slots__ = ("_client", "_exchange", "_startup")
+    __slots__ = ("_client", "_exchange", "_request", "_startup")
 
     def __init__(self, client: ClientSession) -> None:
         self._client = client
         self._startup = Startup()
+        self._request: LoginRequest | None = None
         self._exchange: ClientAuthentication | None = None
 
     def receive(self, now: float) -> None:
@@ -95,16 +96,17 @@ class ClientLogin:
         service.admit(client)
         client.state = ClientState.AUTHENTICATION
         port = client.port
-        self._exchange = service.access.begin(
-            LoginRequest(
-                user=startup.user,
-                database=startup.database,
-                peer=port.peer,
-                address=port.address,
-                encryption=port.encryption,
-                replication=bool(startup.replication),
-            )
+        self._request = LoginRequest(
+            user=startup.user,
+            database=startup.database,
+            peer=port.peer,
+            address=port.address,
+            encryption=port.encryption,
+            replication=startup.physical_replication,
+            system_user=port.system_user,
         )
+        self._check_failed_logins(now)
+        self._exchange = service.access.begin(self._request)
         request, payload = self._exchange.request
         if request == codes.AUTHENTICATION_OK:
             self._authenticated(now)
@@ -114,7 +116,20 @@ class ClientLogin:
     def _answer(self, body: bytes, now: float) -> None:
         if self._exchange is None:
             raise ProtocolViolation("no password was asked for")
+        self._check_failed_logins(now)
         self._reply(self._exchange.respond(body), now)
+
+    def _check_failed_logins(self, now: float) -> None:
+        """To be called before each look at a proof: others may have failed since the last one."""
+        service = self._client.service
+        if self._request is not None:
+            service.failed_logins.check(self._request, service.configuration.auth, now)
+
+    def failed(self, error: PeerError, now: float) -> None:
+        """The login ends with this error: count it if the client has guessed wrong."""
+        service = self._client.service
+        if self._request is not None and error.sqlstate == AuthenticationFailed.sqlstate:
+            service.failed_logins.failed(self._request, service.configuration.auth, now)
 
     def _unexpected(self, kind: int) -> ProtocolViolation:
         asked_for_sasl = self._exchange is not None and self._exchange.request[0] == codes.AUTHENTICATION_SASL
@@ -146,6 +161,7 @@ class ClientLogin:
         try:
             if not isinstance(result, ScramKeys):
                 raise PeerError("the password could not be checked", sqlstate="XX000")
+            self._check_failed_logins(now)
             self._reply(self._exchange.derived(result), now)
         except PeerError as error:
             client.refuse(error, now)
@@ -156,6 +172,8 @@ class ClientLogin:
         startup = client.startup
         if startup is None:
             return
+        if self._request is not None:
+            client.service.failed_logins.succeeded(self._request)
         client.port.write_all(messages.authentication(codes.AUTHENTICATION_OK))
         client.service.deadlines.forget(client)
         client.settings = client.startup_settings = startup_settings(startup)

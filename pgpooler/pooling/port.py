@@ -73,12 +73,13 @@ class Port:
     once it does.  Writing to a closed port is allowed and does nothing, so that no caller must ask first.
     """
 
-    __slots__ = ("address", "closed", "encryption", "finishing", "peer", "queue", "reading", "session")
+    __slots__ = ("address", "closed", "encryption", "finishing", "peer", "queue", "reading", "session", "system_user")
 
     def __init__(self, peer: str) -> None:
         self.session: Session | None = None
         self.peer = peer  # address of the other end, for people, and
         self.address: IPv4Address | IPv6Address | None = None  # as a value where it is a client's; None: unix socket
+        self.system_user = ""  # of the operating system, at the other end of a unix socket; empty if not known
         self.encryption: Encryption | None = None  # None: nobody has encrypted it
         self.queue = bytearray()
         self.reading = True

@@ -21,6 +21,7 @@ from pgpooler.pooling.pools import Pools
 from pgpooler.pooling.server import ServerSession
 from pgpooler.pooling.server_login import ServerLogin
 from pgpooler.pooling.states import ClientState
+from pgpooler.pooling.throttle import FailedLogins
 from pgpooler.protocol.passwords import Derivation, ScramKeys, Secret, parse_secret
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Service:
         self.by_user: Counter[str] = Counter()  # those who may use a pool, for max_user_client_connections
         self.by_database: Counter[str] = Counter()
         self.servers = 0  # server connections ever made
+        self.failed_logins = FailedLogins()
         self.draining = False
         self.scram_keys: OrderedDict[Derivation, ScramKeys] = OrderedDict()
         self._number = 0

@@ -28,6 +28,11 @@ class StartupMessage:
     unknown_options: tuple[str, ...] = ()
     negotiation: bytes = b""  # the NegotiateProtocolVersion to send first, or nothing
 
+    @property
+    def physical_replication(self) -> bool:
+        """Whether the client asked for a connection that streams the log and has no database."""
+        return self.replication == "physical"
+
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:

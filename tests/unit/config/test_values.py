@@ -78,7 +78,7 @@ def test_other_words_are_not_true_or_false(text: str) -> None:
 
 
 def test_an_unknown_choice_lists_the_choices_and_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"scram-sha-256, md5, plain, trust.*did you mean 'trust'\?"):
+    with pytest.raises(ValueError, match=r"scram-sha-256, md5, plain, cert, trust.*did you mean 'trust'\?"):
         values.read_choice("thrust", AuthMethod)
 
 

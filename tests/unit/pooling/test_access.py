@@ -342,7 +342,7 @@ def test_a_reload_keeps_the_salts_of_the_process() -> None:
 def test_no_secret_shows_in_a_repr() -> None:
     users = access(AuthMethod.SCRAM_SHA_256, {"alice": "hunter2"})
     exchange = users.begin(asking("alice"))
-    assert repr(users) == "Access(method='scram-sha-256', users=1)"
+    assert repr(users) == "Access(methods=scram-sha-256, users=1)"
     assert repr(exchange) == "ScramAuthentication(user='alice', request=10)"
     assert "hunter2" not in repr(vars(users))
 
