@@ -5,6 +5,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """The certificate that a client proved to hold, verified against our certificate authorities."""
+
+    subject: str  # the distinguished name as RFC 2253 writes it, last attribute first: `CN=alice,O=Shop`
+    common_name: str  # "" if it has none
+
+
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """How a connection is encrypted, once its TLS handshake is over.
+
+    `end_point` is what channel binding `tls-server-end-point` binds to (RFC 5929): on a client's port the digest of our
+    certificate, on a server's port that of the server's, b"" where no binding can be.
+    """
+
+    protocol: str  # "TLSv1.3"
+    cipher: str  # "TLS_AES_256_GCM_SHA384"
+    end_point: bytes = b""
+    certificate: ClientCertificate | None = None  # None on a server's port, and where a client showed none
+
 
 class Session:
     """What a port talks to: a client session or a server session.
@@ -45,11 +69,12 @@ class Port:
     once it does.  Writing to a closed port is allowed and does nothing, so that no caller must ask first.
     """
 
-    __slots__ = ("closed", "finishing", "peer", "queue", "reading", "session")
+    __slots__ = ("closed", "encryption", "finishing", "peer", "queue", "reading", "session")
 
     def __init__(self, peer: str) -> None:
         self.session: Session | None = None
         self.peer = peer  # address of the other end, for people
+        self.encryption: Encryption | None = None  # None: nobody has encrypted it
         self.queue = bytearray()
         self.reading = True
         self.finishing = False
