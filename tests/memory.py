@@ -8,6 +8,7 @@ and all orders of events can be had again from the same seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from typing import Protocol
 
 from pgpooler.config.model import Auth, AuthMethod, Backend, Configuration, Limits, Overrides, Routing, Timeouts, User
@@ -329,6 +330,7 @@ class World(Effects):
     def accept(self, peer: str = "10.0.0.1:5000", capacity: int | None = None) -> MemoryPort:
         """A client connects."""
         port = MemoryPort(self, peer, capacity)
+        port.address = None if peer == "unix" else ip_address(peer.rpartition(":")[0].strip("[]"))
         self.service.accept(port, self.now)
         return port
 

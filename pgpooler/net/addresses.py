@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from typing import Any
 
@@ -11,6 +12,19 @@ def peer_name(connection: socket.socket, address: Any) -> str:
     if connection.family == socket.AF_UNIX:
         return "unix"
     return f"[{address[0]}]:{address[1]}" if connection.family == socket.AF_INET6 else f"{address[0]}:{address[1]}"
+
+
+def ip_address(connection: socket.socket, address: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the other end's address without port and zone; None for a unix socket.
+
+    A client that reached an IPv6 socket over IPv4 counts as what it is: an IPv4 client.
+    """
+    if connection.family == socket.AF_UNIX:
+        return None
+    if connection.family == socket.AF_INET:
+        return ipaddress.IPv4Address(address[0])
+    found = ipaddress.IPv6Address(address[0].partition("%")[0])
+    return found.ipv4_mapped or found
 
 
 def tune(connection: socket.socket) -> None:

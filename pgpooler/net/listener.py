@@ -7,7 +7,7 @@ import errno
 import logging
 import socket
 
-from pgpooler.net.addresses import peer_name, tune
+from pgpooler.net.addresses import ip_address, peer_name, tune
 from pgpooler.net.relay import Relay
 from pgpooler.pooling.service import Service
 
@@ -44,6 +44,7 @@ class Listener:
                 break
             tune(connection)
             port = self._relay.add(connection, peer_name(connection, address))
+            port.address = ip_address(connection, address)
             self._service.accept(port, self._relay.clock())
         self._relay.rearm()
 

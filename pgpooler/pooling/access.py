@@ -10,7 +10,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from pgpooler.config.model import Auth, AuthMethod
 from pgpooler.errors import AuthenticationFailed, ConfigurationError, Problem, ProtocolViolation
@@ -31,9 +32,28 @@ from pgpooler.protocol.passwords import (
 )
 from pgpooler.protocol.scram import MECHANISM, ScramServer, State, mock_salt, mock_verifier
 
+if TYPE_CHECKING:
+    from pgpooler.pooling.port import Encryption
+
 T = TypeVar("T")
 
 MD5_SALT_LENGTH = 4  # bytes (AuthenticationMD5Password)
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRequest:
+    """Who asks to log in, from where and how.
+
+    `user` and `database` are what the startup message says.  `peer` is the client's address as people write it,
+    `address` the same as a value, None for a unix socket.  `encryption` is None for a connection in clear text.
+    """
+
+    user: str
+    database: str
+    peer: str
+    address: IPv4Address | IPv6Address | None
+    encryption: Encryption | None
+    replication: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +220,9 @@ class Access:
     def __repr__(self) -> str:
         return f"Access(method={self._method.value!r}, users={len(self._users)})"
 
-    def begin(self, user: str) -> ClientAuthentication:
+    def begin(self, request: LoginRequest) -> ClientAuthentication:
         """Start a client's login.  Raises AuthenticationFailed only for method trust and a user who is not listed."""
+        user = request.user
         if self._method is AuthMethod.TRUST:
             # As in PgBouncer trust needs a name that is listed; where no list is written at all it lets everybody in.
             if self._users and user not in self._users:

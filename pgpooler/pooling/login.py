@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pgpooler.errors import FeatureNotSupported, PeerError, ProtocolViolation
-from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, Reply
+from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, LoginRequest, Reply
 from pgpooler.pooling.parameters import Settings
 from pgpooler.pooling.states import ClientState
 from pgpooler.pooling.traffic import EVERYTHING
@@ -96,7 +96,17 @@ class ClientLogin:
         client.startup = startup
         service.admit(client)
         client.state = ClientState.AUTHENTICATION
-        self._exchange = service.access.begin(startup.user)
+        port = client.port
+        self._exchange = service.access.begin(
+            LoginRequest(
+                user=startup.user,
+                database=startup.database,
+                peer=port.peer,
+                address=port.address,
+                encryption=port.encryption,
+                replication=bool(startup.replication),
+            )
+        )
         request, payload = self._exchange.request
         if request == codes.AUTHENTICATION_OK:
             self._authenticated(now)

@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,12 @@ class Port:
     once it does.  Writing to a closed port is allowed and does nothing, so that no caller must ask first.
     """
 
-    __slots__ = ("closed", "encryption", "finishing", "peer", "queue", "reading", "session")
+    __slots__ = ("address", "closed", "encryption", "finishing", "peer", "queue", "reading", "session")
 
     def __init__(self, peer: str) -> None:
         self.session: Session | None = None
-        self.peer = peer  # address of the other end, for people
+        self.peer = peer  # address of the other end, for people, and
+        self.address: IPv4Address | IPv6Address | None = None  # as a value where it is a client's; None: unix socket
         self.encryption: Encryption | None = None  # None: nobody has encrypted it
         self.queue = bytearray()
         self.reading = True

@@ -8,6 +8,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
 
 import psycopg
 import pytest
@@ -18,7 +19,7 @@ from psycopg import sql
 from pgpooler.config.model import Auth, AuthMethod, User
 from pgpooler.demo.postgres import PostgresServer
 from pgpooler.errors import PeerError
-from pgpooler.pooling.access import Access, Challenge
+from pgpooler.pooling.access import Access, Challenge, LoginRequest
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import (
     Cleartext,
@@ -267,7 +268,8 @@ def serve(listener: socket.socket, users: Access, stop: threading.Event) -> None
 
 
 def accept_client(wire: Wire, users: Access, user: str) -> None:
-    exchange = users.begin(user)
+    address = IPv4Address("127.0.0.1")
+    exchange = users.begin(LoginRequest(user, user, f"{address}:5000", address, encryption=None))
     if exchange.request[0] == codes.AUTHENTICATION_OK:
         return
     wire.send(messages.authentication(*exchange.request))

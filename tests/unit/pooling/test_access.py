@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from ipaddress import IPv4Address
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from pgpooler.config.model import Auth, AuthMethod, User
 from pgpooler.errors import AuthenticationFailed, ConfigurationError, PeerError, ProtocolViolation
-from pgpooler.pooling.access import Accepted, Access, Challenge, ClientAuthentication, Reply
+from pgpooler.pooling.access import Accepted, Access, Challenge, ClientAuthentication, LoginRequest, Reply
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import (
     Cleartext,
@@ -36,6 +37,12 @@ PASSWORD_REQUESTS = (codes.AUTHENTICATION_CLEARTEXT_PASSWORD, codes.AUTHENTICATI
 def access(method: AuthMethod, secrets: dict[str, str], previous: Access | None = None) -> Access:
     users = {name: User(name=name, password=secret) for name, secret in secrets.items()}
     return Access(Auth(method=method, users=users), mock_secret=b"mock", previous=previous)
+
+
+def asking(user: str) -> LoginRequest:
+    """A login over TCP in clear text."""
+    address = IPv4Address("10.0.0.1")
+    return LoginRequest(user, "app", f"{address}:5000", address, encryption=None)
 
 
 def log_in(exchange: ClientAuthentication, password: bytes, seen: list[object] | None = None) -> Accepted:
@@ -77,7 +84,7 @@ def refused(users: Access, user: str, password: bytes) -> list[object]:
     """Fail to log in; everything the client got to see."""
     seen: list[object] = []
     with pytest.raises(AuthenticationFailed) as raised:
-        log_in(users.begin(user), password, seen)
+        log_in(users.begin(asking(user)), password, seen)
     error = raised.value
     assert error.message == f'password authentication failed for user "{user}"'
     return [*seen, error.sqlstate, error.severity, error.detail, error.hint]
@@ -100,8 +107,8 @@ def test_the_right_password_is_accepted_and_a_wrong_one_refused(
     method: AuthMethod, kind: str, request_code: int
 ) -> None:
     users = access(method, {"alice": SECRETS[kind]})
-    assert users.begin("alice").request[0] == request_code
-    log_in(users.begin("alice"), PASSWORD)
+    assert users.begin(asking("alice")).request[0] == request_code
+    log_in(users.begin(asking("alice")), PASSWORD)
     for wrong in (b"Secret", b"secre", b"secret ", DIGEST.encode(), VERIFIER.text().encode()):
         refused(users, "alice", wrong)
 
@@ -126,7 +133,7 @@ def test_an_unknown_user_is_treated_as_most_users_are() -> None:
     users = access(AuthMethod.MD5, {"a": few, "b": DIGEST, "c": DIGEST})
     assert refused(users, "nobody", b"wrong") == refused(users, "b", b"wrong")
     users = access(AuthMethod.PLAIN, {"a": few, "b": many, "c": many})
-    reply = users.begin("nobody").respond(b"secret\0")
+    reply = users.begin(asking("nobody")).respond(b"secret\0")
     assert isinstance(reply, Derivation)
     assert reply.iterations == 20
 
@@ -134,7 +141,7 @@ def test_an_unknown_user_is_treated_as_most_users_are() -> None:
 @pytest.mark.parametrize("method", ASKING_METHODS)
 def test_the_salt_of_a_name_does_not_tell_whether_it_exists(method: AuthMethod) -> None:
     def salt(users: Access) -> bytes:
-        exchange = users.begin("alice")
+        exchange = users.begin(asking("alice"))
         if exchange.request[0] != codes.AUTHENTICATION_SASL:
             return b""
         challenge = exchange.respond(initial_response(b"n,,n=,r=x"))
@@ -158,7 +165,7 @@ def test_a_user_without_a_secret_is_like_one_who_does_not_exist(method: AuthMeth
 def test_an_empty_password_is_refused_whoever_sends_it(method: AuthMethod, user: str) -> None:
     users = access(method, {"alice": "secret", "empty": ""})
     with pytest.raises(AuthenticationFailed, match="empty password returned by client"):
-        users.begin(user).respond(b"\0")
+        users.begin(asking(user)).respond(b"\0")
 
 
 @pytest.mark.parametrize("method", ASKING_METHODS)
@@ -168,31 +175,31 @@ def test_no_users_at_all_means_nobody_logs_in(method: AuthMethod) -> None:
 
 def test_trust_asks_for_nothing_but_knows_its_users() -> None:
     users = access(AuthMethod.TRUST, {"alice": "secret", "bob": ""})
-    assert users.begin("alice").request == (codes.AUTHENTICATION_OK, b"")
-    assert users.begin("bob").request == (codes.AUTHENTICATION_OK, b"")
+    assert users.begin(asking("alice")).request == (codes.AUTHENTICATION_OK, b"")
+    assert users.begin(asking("bob")).request == (codes.AUTHENTICATION_OK, b"")
     with pytest.raises(AuthenticationFailed, match='role "nobody" does not exist') as raised:
-        users.begin("nobody")
+        users.begin(asking("nobody"))
     assert raised.value.sqlstate == "28000"
     with pytest.raises(ProtocolViolation):
-        users.begin("alice").respond(b"secret\0")
+        users.begin(asking("alice")).respond(b"secret\0")
 
 
 def test_trust_without_a_list_of_users_lets_everybody_in() -> None:
     users = access(AuthMethod.TRUST, {})
-    assert users.begin("anybody").request == (codes.AUTHENTICATION_OK, b"")
+    assert users.begin(asking("anybody")).request == (codes.AUTHENTICATION_OK, b"")
     assert users.server_credentials("anybody") is None
 
 
 def test_every_md5_login_has_a_salt_of_its_own() -> None:
     users = access(AuthMethod.MD5, {"alice": "secret"})
-    salts = {users.begin("alice").request[1] for _ in range(10)}
+    salts = {users.begin(asking("alice")).request[1] for _ in range(10)}
     assert len(salts) > 1
     assert {len(salt) for salt in salts} == {4}
 
 
 def test_the_answer_to_one_md5_salt_does_not_serve_another() -> None:
     users = access(AuthMethod.MD5, {"alice": "secret"})
-    first, second = users.begin("alice"), users.begin("alice")
+    first, second = users.begin(asking("alice")), users.begin(asking("alice"))
     other_salt = bytes(255 - byte for byte in second.request[1])
     for salt in {first.request[1], other_salt} - {second.request[1]}:
         with pytest.raises(AuthenticationFailed):
@@ -200,7 +207,7 @@ def test_the_answer_to_one_md5_salt_does_not_serve_another() -> None:
 
 
 def test_a_password_is_derived_with_the_salt_and_iterations_of_the_users_own_verifier() -> None:
-    exchange = access(AuthMethod.PLAIN, {"alice": VERIFIER.text()}).begin("alice")
+    exchange = access(AuthMethod.PLAIN, {"alice": VERIFIER.text()}).begin(asking("alice"))
     reply = exchange.respond(b"secret\0")
     assert reply == Derivation(PASSWORD, VERIFIER.salt, VERIFIER.iterations)
     with pytest.raises(AuthenticationFailed):
@@ -211,18 +218,18 @@ def test_a_password_is_derived_with_the_salt_and_iterations_of_the_users_own_ver
 def test_keys_nobody_asked_for_are_never_accepted(method: AuthMethod) -> None:
     users = access(method, {"alice": "secret"})
     with pytest.raises(PeerError):
-        users.begin("alice").derived(derive_keys(PASSWORD, b"salt", 1))
+        users.begin(asking("alice")).derived(derive_keys(PASSWORD, b"salt", 1))
 
 
 def test_another_mechanism_than_the_one_offered_is_a_protocol_violation() -> None:
     for mechanism in ("SCRAM-SHA-256-PLUS", "scram-sha-256", "SCRAM-SHA-1", "PLAIN", ""):
-        exchange = access(AuthMethod.SCRAM_SHA_256, {"alice": "secret"}).begin("alice")
+        exchange = access(AuthMethod.SCRAM_SHA_256, {"alice": "secret"}).begin(asking("alice"))
         with pytest.raises(ProtocolViolation, match="invalid SASL authentication mechanism"):
             exchange.respond(initial_response(b"n,,n=,r=x", mechanism))
 
 
 def test_a_first_response_without_data_gets_an_empty_challenge() -> None:
-    exchange = access(AuthMethod.SCRAM_SHA_256, {"alice": "secret"}).begin("alice")
+    exchange = access(AuthMethod.SCRAM_SHA_256, {"alice": "secret"}).begin(asking("alice"))
     assert exchange.respond(b"SCRAM-SHA-256\0\xff\xff\xff\xff") == Challenge(b"")
     assert isinstance(exchange.respond(b"n,,n=,r=x"), Challenge)
 
@@ -230,7 +237,7 @@ def test_a_first_response_without_data_gets_an_empty_challenge() -> None:
 @pytest.mark.parametrize("size", ["00000000", "00000003", "0000000b", "7fffffff", "80000000", "fffffffe", "ffffffff"])
 def test_a_first_response_that_lies_about_its_length_is_a_protocol_violation(size: str) -> None:
     """PgBouncer, CVE-2026-6664: such a length overflowed and ended the pooler."""
-    exchange = access(AuthMethod.SCRAM_SHA_256, {"alice": "secret"}).begin("alice")
+    exchange = access(AuthMethod.SCRAM_SHA_256, {"alice": "secret"}).begin(asking("alice"))
     with pytest.raises(ProtocolViolation):
         exchange.respond(b"SCRAM-SHA-256\0" + bytes.fromhex(size) + b"n,,n=,r=x")
 
@@ -245,7 +252,7 @@ def test_whatever_a_client_sends_is_a_challenge_or_an_error_for_it(
 ) -> None:
     users = access(method, {"alice": VERIFIER.text()})
     with contextlib.suppress(PeerError):
-        exchange = users.begin(user)
+        exchange = users.begin(asking(user))
         for body in bodies:
             assert isinstance(exchange.respond(body), Challenge | Derivation)
 
@@ -272,7 +279,7 @@ def test_a_user_with_a_verifier_logs_in_to_servers_with_the_keys_of_the_last_cli
     assert isinstance(users.server_credentials("alice"), ScramVerifier)
     refused(users, "alice", b"wrong")
     assert isinstance(users.server_credentials("alice"), ScramVerifier)
-    log_in(users.begin("alice"), PASSWORD)
+    log_in(users.begin(asking("alice")), PASSWORD)
     keys = users.server_credentials("alice")
     assert keys == derive_keys(PASSWORD, VERIFIER.salt, VERIFIER.iterations)
     refused(users, "alice", b"wrong")
@@ -294,18 +301,18 @@ def test_every_unreadable_secret_is_named_without_being_shown() -> None:
 def test_after_a_reload_the_new_password_counts_and_the_old_one_does_not() -> None:
     for method in ASKING_METHODS:
         old = access(method, {"alice": "secret", "bob": "secret"})
-        log_in(old.begin("alice"), PASSWORD)
+        log_in(old.begin(asking("alice")), PASSWORD)
         new = access(method, {"alice": "changed"}, previous=old)
         refused(new, "alice", PASSWORD)
-        log_in(new.begin("alice"), b"changed")
+        log_in(new.begin(asking("alice")), b"changed")
         refused(new, "bob", PASSWORD)
 
 
 def test_a_reload_keeps_what_did_not_change_and_forgets_keys_of_what_did() -> None:
     other = make_verifier(b"other", iterations=1).text()
     old = access(AuthMethod.SCRAM_SHA_256, {"alice": VERIFIER.text(), "bob": other})
-    log_in(old.begin("alice"), PASSWORD)
-    log_in(old.begin("bob"), b"other")
+    log_in(old.begin(asking("alice")), PASSWORD)
+    log_in(old.begin(asking("bob")), b"other")
     new = access(AuthMethod.SCRAM_SHA_256, {"alice": VERIFIER.text(), "bob": VERIFIER.text()}, previous=old)
     assert isinstance(new.server_credentials("alice"), ScramKeys)
     assert isinstance(new.server_credentials("bob"), ScramVerifier)
@@ -315,16 +322,16 @@ def test_a_reload_may_change_the_method() -> None:
     users: Access | None = None
     for method in (*ASKING_METHODS, *reversed(ASKING_METHODS)):
         users = access(method, {"alice": "secret"}, previous=users)
-        log_in(users.begin("alice"), PASSWORD)
+        log_in(users.begin(asking("alice")), PASSWORD)
         refused(users, "alice", b"wrong")
 
 
 def test_a_reload_keeps_the_salts_of_the_process() -> None:
     auth = Auth(users={"alice": User(name="alice", password="secret")})
     old = Access(auth)
-    first = old.begin("nobody").respond(initial_response(b"n,,n=,r=x"))
-    second = Access(auth, previous=old).begin("nobody").respond(initial_response(b"n,,n=,r=x"))
-    other = Access(auth).begin("nobody").respond(initial_response(b"n,,n=,r=x"))
+    first = old.begin(asking("nobody")).respond(initial_response(b"n,,n=,r=x"))
+    second = Access(auth, previous=old).begin(asking("nobody")).respond(initial_response(b"n,,n=,r=x"))
+    other = Access(auth).begin(asking("nobody")).respond(initial_response(b"n,,n=,r=x"))
     assert isinstance(first, Challenge)
     assert isinstance(second, Challenge)
     assert isinstance(other, Challenge)
@@ -334,7 +341,7 @@ def test_a_reload_keeps_the_salts_of_the_process() -> None:
 
 def test_no_secret_shows_in_a_repr() -> None:
     users = access(AuthMethod.SCRAM_SHA_256, {"alice": "hunter2"})
-    exchange = users.begin("alice")
+    exchange = users.begin(asking("alice"))
     assert repr(users) == "Access(method='scram-sha-256', users=1)"
     assert repr(exchange) == "ScramAuthentication(user='alice', request=10)"
     assert "hunter2" not in repr(vars(users))
@@ -344,7 +351,7 @@ def test_a_login_on_the_event_loop_never_derives_keys(monkeypatch: pytest.Monkey
     users = access(AuthMethod.SCRAM_SHA_256, {"alice": "secret"})
     keys = derive_keys(PASSWORD, mock_salt(b"mock", "alice"), 4096)
     monkeypatch.setattr("hashlib.pbkdf2_hmac", None)
-    exchange = users.begin("alice")
+    exchange = users.begin(asking("alice"))
     scram = ScramClient(keys, "alice")
     challenge = exchange.respond(initial_response(scram.client_first()))
     assert isinstance(challenge, Challenge)
