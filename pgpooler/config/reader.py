@@ -21,7 +21,7 @@ from pgpooler.config.pgbouncer import renamed
 from pgpooler.config.source import Absent, Entry, Items, Node, Place, Section, Sources, Text
 from pgpooler.config.userlist import parse_userlist
 
-LATER: Final = frozenset(("admin", "analytics", "auth_query", "fairness_delay", "gui", "hba_file", "tls"))
+LATER: Final = frozenset(("admin", "analytics", "fairness_delay", "gui", "hba_file", "tls"))
 """Keys of the plan that this version does not have: named as such rather than as unknown."""
 
 FILE_SUFFIX: Final = "_file"

@@ -19,8 +19,7 @@ from pgpooler.net.addresses import tune
 from pgpooler.net.names import Address, Names
 from pgpooler.net.port import SocketPort
 from pgpooler.net.relay import Relay
-from pgpooler.pooling.effects import Effects
-from pgpooler.pooling.pool import Pool
+from pgpooler.pooling.effects import Effects, Opening
 from pgpooler.pooling.port import Port
 from pgpooler.pooling.server import ServerSession
 from pgpooler.protocol import messages
@@ -42,7 +41,7 @@ class Connector(Effects):
 
     # -- Effects -------------------------------------------------------------------------------------------------------
 
-    def open(self, pool: Pool) -> None:
+    def open(self, pool: Opening) -> None:
         """Connect to the pool's backend."""
         self._start(self._open(pool))
 
@@ -76,7 +75,7 @@ class Connector(Effects):
             self._relay.report(error, None)
         self._relay.rearm()
 
-    async def _open(self, pool: Pool) -> None:
+    async def _open(self, pool: Opening) -> None:
         timeout = pool.route.server_connect_timeout
         backend = pool.use.backend
         error: PeerError
@@ -93,7 +92,7 @@ class Connector(Effects):
         logger.warning("%s", f"{error.message} {error.detail}")
         pool.failed(error, self._relay.clock())
 
-    def _hand_over(self, pool: Pool, port: SocketPort) -> None:
+    def _hand_over(self, pool: Opening, port: SocketPort) -> None:
         """Let the pool log in; if a bug of ours keeps it from beginning, its place does not stay taken."""
         try:
             pool.connected(port, self._relay.clock())

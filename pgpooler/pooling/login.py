@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pgpooler.errors import FeatureNotSupported, PeerError, ProtocolViolation
-from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, LoginRequest, Reply
+from pgpooler.errors import AuthenticationFailed, FeatureNotSupported, PeerError, ProtocolViolation
+from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, LoginRequest, Lookup, Reply
+from pgpooler.pooling.auth_query.user_lookup import UserLookup
 from pgpooler.pooling.parameters import Settings
 from pgpooler.pooling.states import ClientState
 from pgpooler.pooling.traffic import EVERYTHING
@@ -33,12 +34,14 @@ OPTION = re.compile(r"(-c|--)([^=]+)(?:=(.*))?", re.DOTALL)
 class ClientLogin:
     """One login.  It ends by handing the client to a pool, or by an error."""
 
-    __slots__ = ("_client", "_exchange", "_startup")
+    __slots__ = ("_client", "_exchange", "_lookup", "_said", "_startup")
 
     def __init__(self, client: ClientSession) -> None:
         self._client = client
         self._startup = Startup()
         self._exchange: ClientAuthentication | None = None
+        self._lookup: UserLookup | None = None  # of a user who is not listed
+        self._said = b""  # the client's last message, which may have to be compared again
 
     def receive(self, now: float) -> None:
         """Work on the bytes at hand.  Raises PeerError for what cannot be accepted."""
@@ -96,8 +99,15 @@ class ClientLogin:
         client.startup = startup
         service.admit(client)
         client.state = ClientState.AUTHENTICATION
-        port = client.port
-        self._exchange = service.access.begin(
+        self.begin(now)
+
+    def begin(self, now: float) -> None:
+        """Decide how the client must prove who it is, and ask it to; a user who is not listed is looked up first."""
+        client = self._client
+        startup, port = client.startup, client.port
+        if startup is None:
+            return
+        answer = client.service.access.begin(
             LoginRequest(
                 user=startup.user,
                 database=startup.database,
@@ -107,16 +117,38 @@ class ClientLogin:
                 replication=bool(startup.replication),
             )
         )
-        request, payload = self._exchange.request
+        if isinstance(answer, Lookup):
+            self._lookup = UserLookup(self, client, answer)
+            self._lookup.begin(now)
+        else:
+            self._lookup = None
+            self.ask(answer, now)
+
+    def ask(self, exchange: ClientAuthentication, now: float) -> None:
+        """Ask the client for its proof, if one is needed."""
+        self._exchange = exchange
+        request, payload = exchange.request
         if request == codes.AUTHENTICATION_OK:
             self._authenticated(now)
         else:
-            client.port.write_all(messages.authentication(request, payload))
+            self._client.port.write_all(messages.authentication(request, payload))
+
+    def compare(self, exchange: ClientAuthentication, body: bytes, now: float) -> None:
+        """Let a message of the client answer what the exchange asks."""
+        self._exchange = exchange
+        self._said = body
+        try:
+            reply = exchange.respond(body)
+        except AuthenticationFailed:
+            if self._lookup is None or not self._lookup.repeat(exchange, body, now):
+                raise
+        else:
+            self._reply(reply, now)
 
     def _answer(self, body: bytes, now: float) -> None:
         if self._exchange is None:
             raise ProtocolViolation("no password was asked for")
-        self._reply(self._exchange.respond(body), now)
+        self.compare(self._exchange, body, now)
 
     def _unexpected(self, kind: int) -> ProtocolViolation:
         asked_for_sasl = self._exchange is not None and self._exchange.request[0] == codes.AUTHENTICATION_SASL
@@ -149,6 +181,9 @@ class ClientLogin:
             if not isinstance(result, ScramKeys):
                 raise PeerError("the password could not be checked", sqlstate="XX000")
             self._reply(self._exchange.derived(result), now)
+        except AuthenticationFailed as error:
+            if self._lookup is None or not self._lookup.repeat(self._exchange, self._said, now):
+                client.refuse(error, now)
         except PeerError as error:
             client.refuse(error, now)
 
@@ -159,6 +194,7 @@ class ClientLogin:
         if startup is None:
             return
         client.port.write_all(messages.authentication(codes.AUTHENTICATION_OK))
+        client.entry = self._lookup.entry if self._lookup is not None else None
         client.service.deadlines.forget(client)
         client.settings = client.startup_settings = startup_settings(startup)
         client.framer.keep()  # the client may have sent more, which is read when it is granted a server

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from pgpooler.errors import ProtocolViolation, ServerUnavailable
+from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import EVERYTHING, TAKEN_LIMIT
 from pgpooler.protocol import codes, messages
@@ -14,10 +14,27 @@ from pgpooler.protocol.passwords import Derivation, ScramKeys, Secret, answer_cl
 from pgpooler.protocol.scram import MECHANISM, ScramClient, State
 
 if TYPE_CHECKING:
-    from pgpooler.pooling.server import ServerSession
+    from pgpooler.pooling.port import Port
+    from pgpooler.pooling.service import Service
+    from pgpooler.protocol.framer import Framer
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 AFTER_AUTHENTICATION = (codes.PARAMETER_STATUS, codes.BACKEND_KEY_DATA, codes.READY_FOR_QUERY)
+
+
+class LoggingIn(Protocol):
+    """The session of a connection to a server that logs in."""
+
+    framer: Framer
+    port: Port
+    service: Service
+    state: ServerState
+
+    def logged_in(self, login: ServerLogin, now: float) -> None:
+        """The server let us in and is ready for queries."""
+
+    def fail(self, error: PeerError, now: float) -> None:
+        """The login cannot succeed."""
 
 
 class ServerLogin:
@@ -50,7 +67,7 @@ class ServerLogin:
         self.status = codes.IDLE
         self.done = False
 
-    def work(self, server: ServerSession, now: float) -> None:
+    def work(self, server: LoggingIn, now: float) -> None:
         """Work on what the server has sent; once it is ready for queries, its session is told.
 
         Raises what `receive` raises.
@@ -67,7 +84,7 @@ class ServerLogin:
         if self.done:
             server.logged_in(self, now)
 
-    def _computed(self, server: ServerSession, result: object, now: float) -> None:
+    def _computed(self, server: LoggingIn, result: object, now: float) -> None:
         if server.state != ServerState.LOGIN:
             return
         if isinstance(result, ScramKeys):
