@@ -1,7 +1,7 @@
 """Servers in memory that know roles with passwords, and tell them to whoever asks with an auth_query.
 
-A role's password is a text as in pg_authid, None where there is none.  It decides how the role logs in, as in PostgreSQL
-with the method md5 of pg_hba.conf.
+A role's password is a text as in pg_authid, None where there is none.  It decides how the role logs in, as it does in
+PostgreSQL with the method md5 of pg_hba.conf.
 """
 
 from __future__ import annotations
