@@ -19,6 +19,7 @@ from pgpooler.pooling.traffic import EVERYTHING
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.framer import Framer
 from pgpooler.protocol.passwords import ITERATIONS, ScramVerifier, Secret, parse_iterations, parse_secret
+from pgpooler.protocol.scram import ITERATIONS_LIMIT
 
 if TYPE_CHECKING:
     from pgpooler.pooling.auth_query.pool import AuthQueryPool
@@ -120,7 +121,9 @@ class AuthQueryConnection(Session):
         """The server let us in: ask it how it keeps passwords."""
         self.login = None
         # Reported from PostgreSQL 16 on; before there is one number (runtime-config-connection).
-        self.iterations = parse_iterations(login.parameters.get("scram_iterations", "").encode()) or ITERATIONS
+        reported = parse_iterations(login.parameters.get("scram_iterations", "").encode("utf-8", "replace"))
+        if reported is not None and reported <= ITERATIONS_LIMIT:
+            self.iterations = reported
         self._send(HOW_IT_KEEPS_PASSWORDS)
 
     def fail(self, error: PeerError, now: float) -> None:

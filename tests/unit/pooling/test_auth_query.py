@@ -157,6 +157,13 @@ def test_as_many_iterations_are_shown_for_nobody_as_the_server_would_take() -> N
     assert seen(setting.log_in("carol")) == wrong
 
 
+@pytest.mark.parametrize("reported", ["0", "-1", "99999999999", "2147483647", "many", ""])
+def test_a_server_cannot_make_anybody_compute_for_ever(reported: str) -> None:
+    setting = RolesSetting()
+    setting.cluster.reported["scram_iterations"] = reported
+    assert seen(setting.log_in("nobody"))[1][2].endswith(b"4096")
+
+
 def test_cve_2015_6817_nobody_becomes_the_auth_user() -> None:
     for method in (SCRAM, MD5, PLAIN):
         setting = RolesSetting(method)
