@@ -125,10 +125,14 @@ class Pool:
         self.patience = timeouts.shortest(route)  # seconds after which a lease must be looked at; 0: never
 
     def adopt(self, entry: Entry) -> None:
-        """Log in to servers with what was looked up about a client's user, unless there is something newer."""
-        if self.entry is not None and entry.since < self.entry.since:
+        """Log in to servers with what was looked up about a client's user, unless there is something better.
+
+        That is what was looked up later, or the same secret with the keys of a client that has proved it.
+        """
+        known = self.entry
+        if known is not None and (entry.since < known.since or (entry.secret == known.secret and entry.keys is None)):
             return
-        if self.entry is None or self.entry.secret != entry.secret:
+        if known is None or known.secret != entry.secret:
             self.failure, self.failures, self.retry_at = None, 0, 0.0  # that was with the secret before
         self.entry = entry
 

@@ -696,6 +696,20 @@ def test_where_the_server_holds_another_verifier_the_client_is_told_what_to_do()
     assert "primary" in (failure.detail or "")
 
 
+def test_one_who_proved_nothing_does_not_spoil_what_another_has_proved() -> None:
+    setting = RolesSetting(pool_mode=PoolMode.TRANSACTION, pool_size=2)
+    proved = setting.log_in()
+    setting.world.reload(looking_up(TRUST, pool_mode=PoolMode.TRANSACTION, pool_size=2))
+    trusted = setting.log_in(password="")
+    assert trusted.logged_in
+    for process in setting.cluster.alive:
+        process.terminate()
+    for client in (trusted, proved):
+        client.ask("row c")
+        setting.world.settle()
+        assert client.rows == ["c"]
+
+
 def test_a_user_who_becomes_listed_logs_in_to_servers_with_what_is_listed() -> None:
     setting = RolesSetting(pool_size=2)
     assert setting.outcome() == "in"

@@ -19,6 +19,7 @@ BASE = dict.fromkeys(
         "in pools",
         "waiting",
         "clients of pools",
+        "questions",
     ),
     0,
 )
