@@ -9,23 +9,19 @@ from collections.abc import Iterable
 from itertools import product
 from typing import Final
 
+from pgpooler.config.auth_query_checks import check_auth_query
 from pgpooler.config.matchers import ANYTHING, covers
 from pgpooler.config.model import AuthMethod, LogDestination, Pattern, PoolSettings
 from pgpooler.config.reader import Read, Reader
+from pgpooler.config.secret_checks import VERIFIES_ONLY, secret_of
 from pgpooler.config.source import Place, Sources
 from pgpooler.config.values import check_socket_path, did_you_mean
-from pgpooler.protocol.passwords import SCRAM_PREFIX, Md5Digest, ScramVerifier, Secret, parse_secret
+from pgpooler.protocol.passwords import Md5Digest, ScramVerifier
 
 NO_USERS: Final = (
-    "nobody could log in: add 'users' (users: {alice: {password: ...}}), 'users_file' or 'auth_user' to the section "
-    "'auth'; "
-    "to let everybody in without a password, write 'method: trust' there"
+    "nobody could log in: add 'users' (users: {alice: {password: ...}}), 'users_file' or 'auth_user' "
+    "to the section 'auth'; to let everybody in without a password, write 'method: trust' there"
 )
-VERIFIES_ONLY: Final = "a SCRAM verifier proves who others are; to log in to a server the password itself is needed"
-AUTH_QUERY_KEYS: Final = frozenset(
-    ("auth_query", "auth_user", "auth_password", "auth_dbname", "auth_query_cache_ttl", "auth_query_negative_ttl")
-)
-"""The keys of looking users up, which `auth_user` switches on."""
 
 
 def check(root: Read, reader: Reader) -> None:
@@ -89,7 +85,7 @@ def _check_backends(backends: Iterable[Read], sources: Sources) -> None:
     for backend in backends:
         if "password" in backend.places and "user" not in backend.places:
             sources.error(backend.places["password"], "'password' has no effect without 'user'")
-        elif isinstance(_secret(backend, sources), ScramVerifier):
+        elif isinstance(secret_of(backend, sources), ScramVerifier):
             sources.error(backend.places["password"], VERIFIES_ONLY)
 
 
@@ -121,35 +117,7 @@ def _check_auth(root: Read, reader: Reader) -> None:
         reader.sources.error(auth.places.get("users_file") or auth.places.get("users") or auth.place, NO_USERS)
     for name, user in users.items():
         _check_user(name, user, method, reader.sources)
-    _check_auth_query(auth, root.values.get("backends", ()), reader.sources)
-
-
-def _check_auth_query(auth: Read, backends: Iterable[Read], sources: Sources) -> None:
-    """What belongs to auth_query, in the section `auth` and in the backends."""
-    for read in (auth, *backends):
-        place = read.places.get("auth_query")
-        if "$1" not in read.values.get("auth_query", "$1") and place:
-            sources.error(place, "'auth_query' needs $1, in the place of the user's name")
-        if isinstance(_secret(read, sources, "auth_password"), ScramVerifier):
-            sources.error(read.places["auth_password"], VERIFIES_ONLY)
-        for name in sorted(AUTH_QUERY_KEYS & read.values.keys() if "auth_user" not in auth.places else ()):
-            sources.error(read.places[name], f"{name!r} has no effect without 'auth_user' in the section 'auth'")
-        _check_auth_user(read, auth, sources)
-
-
-def _check_auth_user(read: Read, auth: Read, sources: Sources) -> None:
-    """Whether there is something that lets the auth_user in at a server."""
-    name = read.values.get("auth_user")
-    if name is None or "auth_password" in read.places:
-        return
-    listed = auth.values["users"].get(name)
-    if not listed or "password" not in listed.places:
-        message = (
-            f"auth_user {name!r} has no password, neither 'auth_password' nor in 'users': servers must not ask for one"
-        )
-        sources.warn(read.places["auth_user"], message)
-    elif listed.values.get("password", "").startswith(SCRAM_PREFIX):
-        sources.error(read.places["auth_user"], f"auth_user {name!r} needs 'auth_password': {VERIFIES_ONLY}")
+    check_auth_query(auth, root.values.get("backends", ()), reader.sources)
 
 
 def _check_user(name: str, user: Read, method: AuthMethod, sources: Sources) -> None:
@@ -157,25 +125,10 @@ def _check_user(name: str, user: Read, method: AuthMethod, sources: Sources) -> 
         if method is not AuthMethod.TRUST:
             sources.error(user.place, f"user {name!r} needs a 'password' or a 'password_file'")
         return
-    secret = _secret(user, sources)
+    secret = secret_of(user, sources)
     if isinstance(secret, Md5Digest) and method is AuthMethod.SCRAM_SHA_256:
         message = f"user {name!r} can never log in: scram-sha-256 cannot be proved with an md5 secret"
         sources.warn(user.places["password"], message)
-
-
-def _secret(owner: Read, sources: Sources, key: str = "password") -> Secret | None:
-    """What the password of a user or a backend is; one that nobody could ever log in with is reported."""
-    text = owner.values.get(key)
-    if text is None:
-        return None
-    try:
-        secret = parse_secret(text)
-    except ValueError as error:
-        sources.error(owner.places[key], f"bad secret: {error}")
-        return None
-    if secret is None:
-        sources.error(owner.places[key], "bad secret: it is empty")
-    return secret
 
 
 def _check_rule(rule: Read, sources: Sources) -> None:

@@ -78,7 +78,7 @@ Reply: TypeAlias = Challenge | Accepted | Derivation
 class Lookup:
     """The user is not listed: look up who it is (`pooling.auth_query`) and go on with `Access.looked_up`."""
 
-    user: str
+    request: LoginRequest
     method: AuthMethod
 
 
@@ -263,7 +263,7 @@ class Access:
         """Start a client's login.  Raises AuthenticationFailed only for method trust and a user who is not listed."""
         user = request.user
         if self._looks_up and not self.lists(user):
-            return Lookup(user, self._method)
+            return Lookup(request, self._method)
         if self._method is AuthMethod.TRUST:
             # As in PgBouncer trust needs a name that is listed; where no list is written at all it lets everybody in.
             if self._users and user not in self._users:
@@ -275,14 +275,16 @@ class Access:
     def to_derive(self, lookup: Lookup, found: Found) -> Derivation | None:
         """Say what must be computed before `looked_up`, which then gets the keys."""
         if isinstance(found.secret, Cleartext) and lookup.method is AuthMethod.SCRAM_SHA_256:
-            return Derivation(found.secret.password, mock_salt(self._mock_secret, lookup.user), found.iterations)
+            return Derivation(
+                found.secret.password, mock_salt(self._mock_secret, lookup.request.user), found.iterations
+            )
         return None
 
     def looked_up(
         self, lookup: Lookup, found: Found, keys: ScramKeys | None, now: float
     ) -> tuple[ClientAuthentication, Entry]:
         """Go on with what was found, also where that is nobody.  Raises AuthenticationFailed only for method trust."""
-        user = lookup.user
+        user = lookup.request.user
         if lookup.method is AuthMethod.TRUST and found.secret is None:
             raise _no_such_role(user)
         if found.secret is None:

@@ -99,26 +99,22 @@ class ClientLogin:
         client.startup = startup
         service.admit(client)
         client.state = ClientState.AUTHENTICATION
-        self.begin(now)
-
-    def begin(self, now: float) -> None:
-        """Decide how the client must prove who it is, and ask it to; a user who is not listed is looked up first."""
-        client = self._client
-        startup, port = client.startup, client.port
-        if startup is None:
-            return
-        answer = client.service.access.begin(
-            LoginRequest(
-                user=startup.user,
-                database=startup.database,
-                peer=port.peer,
-                address=port.address,
-                encryption=port.encryption,
-                replication=bool(startup.replication),
-            )
+        port = client.port
+        request = LoginRequest(
+            user=startup.user,
+            database=startup.database,
+            peer=port.peer,
+            address=port.address,
+            encryption=port.encryption,
+            replication=bool(startup.replication),
         )
+        self.begin(request, now)
+
+    def begin(self, request: LoginRequest, now: float) -> None:
+        """Decide how the client must prove who it is, and ask it to; a user who is not listed is looked up first."""
+        answer = self._client.service.access.begin(request)
         if isinstance(answer, Lookup):
-            self._lookup = UserLookup(self, client, answer)
+            self._lookup = UserLookup(self, self._client, answer)
             self._lookup.begin(now)
         else:
             self._lookup = None

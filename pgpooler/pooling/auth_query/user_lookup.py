@@ -32,11 +32,9 @@ class UserLookup:
     def begin(self, now: float, *, afresh: bool = False) -> None:
         """Ask; nothing is read from the client until there is an answer."""
         client = self._client
-        startup = client.startup
-        if startup is None:
-            return
+        request = self._lookup.request
         client.state = ClientState.LOOKING_UP
-        client.service.auth_queries.ask(self._lookup.user, startup.database, self._answered, now, afresh=afresh)
+        client.service.auth_queries.ask(request.user, request.database, self._answered, now, afresh=afresh)
         if client.state == ClientState.LOOKING_UP:
             client.port.pause()
 
@@ -50,7 +48,7 @@ class UserLookup:
             return False
         self._cached = False
         if exchange.again(self.entry) is None:
-            self._client.service.auth_queries.forget(self._lookup.user)
+            self._client.service.auth_queries.forget(self._lookup.request.user)
             return False
         self._unfit = exchange, body
         self.begin(now, afresh=True)
@@ -75,7 +73,7 @@ class UserLookup:
         if self._unfit is not None:
             raise self._unfit[0].failed()
         self._client.state = ClientState.AUTHENTICATION
-        self._login.begin(now)
+        self._login.begin(self._lookup.request, now)
         self._read_on(now)
 
     def _derive(self, found: Found, now: float) -> None:
