@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+INVALID_AUTHORIZATION = "28000"
+"""invalid_authorization_specification: a login refused for another reason than its password (errcodes-appendix)."""
+
 
 class PgPoolerError(Exception):
     """Base of all errors raised by PgPooler on purpose."""

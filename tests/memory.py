@@ -388,6 +388,7 @@ class World(Effects):
             "in pools": sum(pool.size for pool in service.pools),
             "waiting": sum(len(pool.waiters) for pool in service.pools),
             "clients of pools": sum(pool.clients for pool in service.pools),
+            "questions": sum(len(pool.queue) + len(pool.busy) for pool in service.auth_queries._pools.values()),
         }
 
     def check_limits(self) -> None:
@@ -419,6 +420,11 @@ class World(Effects):
         for use in service.pools._uses.values():
             assert use.used == by_use.get(id(use), 0), f"{use.backend.name}: {use.used} counted, {by_use} found"
             assert not use.backend.pool_size or use.used <= use.backend.pool_size, use.backend.name
+        for lookups in service.auth_queries._pools.values():
+            assert lookups.opening >= 0
+            assert lookups.size <= lookups.limit, lookups
+            assert not (lookups.queue and lookups.idle), f"{lookups}: a question waits for what is idle"
+            assert not (lookups.paused and lookups.idle), lookups
         assert service.admitted == sum(client.counted for client in service.clients.values())
         holders = [client.server for client in service.clients.values() if client.server is not None]
         assert len(set(holders)) == len(holders), "a server connection is leased twice"

@@ -107,6 +107,7 @@ class Cluster:
         self.let_go = False  # slow statements do not wait, on any server
         self.silent_probes = False
         self.version = "18.0"
+        self.reported: dict[str, str] = {}  # further parameters that are reported at the login
         self.start_only = {"ignore_system_indexes"}  # parameters that cannot be set after connection start
         self.canceled: list[PostgreSQL] = []
 
@@ -256,7 +257,8 @@ class PostgreSQL:
             return
         if "application_name" in self.startup:
             self._claim(self.startup["application_name"])
-        for name, value in (("server_version", self.cluster.version), ("client_encoding", "UTF8"), ("TimeZone", "UTC")):
+        reported = {"server_version": self.cluster.version, "client_encoding": "UTF8", "TimeZone": "UTC"}
+        for name, value in {**reported, **self.cluster.reported}.items():
             self.say(messages.parameter_status(name, value))
         self.say(messages.backend_key_data(self.number, pack("!i", self.number)))
         self._ready()

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pgpooler import __version__, implementation
 from pgpooler.cli.output import count, print_json, print_table
 from pgpooler.config.load import Loaded, default_path, load
-from pgpooler.config.model import NO_LIMIT, Backend, Configuration, PoolSettings, keys_of
+from pgpooler.config.model import NO_LIMIT, Auth, Backend, Configuration, PoolSettings, keys_of
 from pgpooler.config.routing import Route, Router
 from pgpooler.errors import ConfigurationError, Problem
 
@@ -59,12 +59,17 @@ def check(arguments: argparse.Namespace) -> int:
             ["listen", ", ".join(_listen_addresses(configuration))],
             ["backends", f"{len(configuration.backends)}: {backends}"],
             ["rules", rules],
-            ["users", f"{len(configuration.auth.users)} ({configuration.auth.method})"],
+            ["users", _users(configuration.auth)],
             ["tls", configuration.tls.demand],
             ["warnings", str(len(loaded.warnings))],
         ]
     )
     return EXIT_OK
+
+
+def _users(auth: Auth) -> str:
+    listed = f"{len(auth.users)} ({auth.method})"
+    return f"{listed}, others are looked up by {auth.auth_user}" if auth.auth_user else listed
 
 
 def route(arguments: argparse.Namespace) -> int:

@@ -9,23 +9,25 @@ from collections.abc import Iterable
 from itertools import product
 from typing import Final
 
+from pgpooler.config.auth_query_checks import check_auth_query
 from pgpooler.config.hba import HbaMethod
 from pgpooler.config.hba_checks import WITH_PASSWORD, methods_of
 from pgpooler.config.matchers import ANYTHING, covers
 from pgpooler.config.model import LogDestination, Pattern, PoolSettings
 from pgpooler.config.reader import Read, Reader
+from pgpooler.config.secret_checks import VERIFIES_ONLY, secret_of
 from pgpooler.config.source import Place, Sources
 from pgpooler.config.tls_checks import check_channel_binding, check_tls
 from pgpooler.config.values import check_socket_path, did_you_mean
-from pgpooler.protocol.passwords import Md5Digest, ScramVerifier, Secret, parse_secret
+from pgpooler.protocol.passwords import Md5Digest, ScramVerifier
 
 NO_USERS: Final = (
-    "nobody could log in: add 'users' (users: {alice: {password: ...}}) or 'users_file' to the section 'auth'; "
-    "to let everybody in without a password, write 'method: trust' there"
+    "nobody could log in: add 'users' (users: {alice: {password: ...}}), 'users_file' or 'auth_user' "
+    "to the section 'auth'; to let everybody in without a password, write 'method: trust' there"
 )
 NO_USERS_FOR_ENTRIES: Final = (
     "nobody could log in: all entries of the file ask for passwords; "
-    "add 'users' (users: {alice: {password: ...}}) or 'users_file' to the section 'auth'"
+    "add 'users' (users: {alice: {password: ...}}), 'users_file' or 'auth_user' to the section 'auth'"
 )
 
 
@@ -91,9 +93,8 @@ def _check_backends(backends: Iterable[Read], sources: Sources) -> None:
     for backend in backends:
         if "password" in backend.places and "user" not in backend.places:
             sources.error(backend.places["password"], "'password' has no effect without 'user'")
-        elif isinstance(_secret(backend, sources), ScramVerifier):
-            message = "a SCRAM verifier proves who others are; to log in to a server the password itself is needed"
-            sources.error(backend.places["password"], message)
+        elif isinstance(secret_of(backend, sources), ScramVerifier):
+            sources.error(backend.places["password"], VERIFIES_ONLY)
         check_tls(backend.values.get("tls"), sources, host=backend.values.get("host", ""))
         check_channel_binding(backend, sources)
 
@@ -121,7 +122,8 @@ def _check_auth(root: Read, reader: Reader) -> None:
     if "users_file" in auth.values:
         reader.users_file(auth.values["users_file"], auth.places["users_file"], users)
     methods = methods_of(auth, reader)
-    if methods <= WITH_PASSWORD and not users and not unread and len(reader.sources.errors) == errors:
+    nobody = not users and not unread and "auth_user" not in auth.places
+    if methods <= WITH_PASSWORD and nobody and len(reader.sources.errors) == errors:
         if "hba_file" in auth.places:
             reader.sources.error(auth.places["hba_file"], NO_USERS_FOR_ENTRIES)
         else:
@@ -132,6 +134,7 @@ def _check_auth(root: Read, reader: Reader) -> None:
     if "failed_logins_window" in auth.places and "failed_logins_limit" not in auth.places:
         place = auth.places["failed_logins_window"]
         reader.sources.warn(place, "'failed_logins_window' has no effect without 'failed_logins_limit'")
+    check_auth_query(auth, root.values.get("backends", ()), reader.sources)
 
 
 def _check_user(name: str, user: Read, methods: frozenset[HbaMethod], sources: Sources) -> None:
@@ -139,25 +142,10 @@ def _check_user(name: str, user: Read, methods: frozenset[HbaMethod], sources: S
         if methods <= WITH_PASSWORD:
             sources.error(user.place, f"user {name!r} needs a 'password' or a 'password_file'")
         return
-    secret = _secret(user, sources)
+    secret = secret_of(user, sources)
     if isinstance(secret, Md5Digest) and methods - {HbaMethod.REJECT} == {HbaMethod.SCRAM_SHA_256}:
         message = f"user {name!r} can never log in: scram-sha-256 cannot be proved with an md5 secret"
         sources.warn(user.places["password"], message)
-
-
-def _secret(owner: Read, sources: Sources) -> Secret | None:
-    """What the password of a user or a backend is; one that nobody could ever log in with is reported."""
-    text = owner.values.get("password")
-    if text is None:
-        return None
-    try:
-        secret = parse_secret(text)
-    except ValueError as error:
-        sources.error(owner.places["password"], f"bad secret: {error}")
-        return None
-    if secret is None:
-        sources.error(owner.places["password"], "bad secret: it is empty")
-    return secret
 
 
 def _check_rule(rule: Read, sources: Sources) -> None:

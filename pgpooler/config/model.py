@@ -22,6 +22,11 @@ LARGEST_NUMBER: Final = 2**31 - 1
 NO_LIMIT: Final = LARGEST_NUMBER
 """A limit that no number of connections reaches."""
 MASK: Final = "********"
+AUTH_QUERY: Final = (
+    "SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin "
+    "AND (rolvaliduntil IS NULL OR rolvaliduntil >= pg_catalog.now())"
+)
+"""What `auth_query` is where nobody has written it: PostgreSQL's own conditions for a login with a password."""
 
 
 class PoolMode(enum.StrEnum):
@@ -365,6 +370,12 @@ class Backend(_Masked, BackendOverrides, frozen=True, kw_only=True):
     tls: Annotated[BackendTls, _meaning("TLS towards this backend; absent = not encrypted")] = BackendTls(
         mode=TlsMode.DISABLE
     )
+    auth_query: Annotated[str, _meaning("auth_query of this server; empty = that of the section auth")] = ""
+    auth_user: Annotated[str, _meaning("auth_user of this server; empty = that of the section auth")] = ""
+    auth_password: Annotated[
+        str, _meaning("auth_password of this server; empty = as its auth_user has it", "secret")
+    ] = ""
+    auth_dbname: Annotated[str, _meaning("auth_dbname of this server; empty = that of the section auth")] = ""
 
 
 class Pattern(Struct, frozen=True, kw_only=True):
@@ -406,7 +417,7 @@ class User(_Masked, frozen=True, kw_only=True):
     password: Annotated[str, _meaning("cleartext, md5..., or a SCRAM-SHA-256$... verifier", "secret")] = ""
 
 
-class Auth(Struct, frozen=True, kw_only=True):
+class Auth(_Masked, frozen=True, kw_only=True):
     """How clients prove who they are.
 
     `users` holds those of `users_file` too; `hba` and `ident` are what the two files say.  With `hba` its entries
@@ -416,6 +427,16 @@ class Auth(Struct, frozen=True, kw_only=True):
     method: Annotated[AuthMethod, _meaning("how clients prove who they are")] = AuthMethod.SCRAM_SHA_256
     users: Annotated[Mapping[str, User], _meaning("the users by name", "users")] = msgspec.field(default_factory=dict)
     users_file: Annotated[str, _meaning("file of users in the form of PgBouncer's userlist.txt", "path")] = ""
+    auth_user: Annotated[
+        str, _meaning("who asks servers for the secrets of users that are not listed; empty = nobody asks")
+    ] = ""
+    auth_password: Annotated[str, _meaning("password of auth_user; empty = as in users", "secret")] = ""
+    auth_query: Annotated[str, _meaning("the query for the name and the secret of user $1")] = AUTH_QUERY
+    auth_dbname: Annotated[str, _meaning("database in which auth_query is run")] = "postgres"
+    auth_query_cache_ttl: Annotated[
+        float, _time("how long a secret that was asked for is good; 0 = ask every time")
+    ] = 0.0
+    auth_query_negative_ttl: Annotated[float, _time("how long a user who was not found is not asked for again")] = 1.0
     hba_file: Annotated[str, _meaning("file that says who may log in and how, in the form of pg_hba.conf", "path")] = ""
     ident_file: Annotated[str, _meaning("file of user name maps, in the form of pg_ident.conf", "path")] = ""
     failed_logins_limit: Annotated[int, _count("failed logins of a user from an address, then 53400; 0 = any")] = 0

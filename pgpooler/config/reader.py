@@ -23,7 +23,7 @@ from pgpooler.config.userlist import parse_userlist
 
 Lines = TypeVar("Lines")
 
-LATER: Final = frozenset(("admin", "analytics", "auth_query", "fairness_delay", "gui"))
+LATER: Final = frozenset(("admin", "analytics", "fairness_delay", "gui"))
 """Keys of the plan that this version does not have: named as such rather than as unknown."""
 
 FILE_SUFFIX: Final = "_file"

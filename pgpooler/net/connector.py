@@ -23,8 +23,7 @@ from pgpooler.net.relay import Relay
 from pgpooler.net.securing import PLAIN, Attempt, NoTls, Securing, attempts
 from pgpooler.net.tls import TlsPort
 from pgpooler.net.tunnel import Tunnel
-from pgpooler.pooling.effects import Effects
-from pgpooler.pooling.pool import Pool
+from pgpooler.pooling.effects import Effects, Opening
 from pgpooler.pooling.port import Port
 from pgpooler.pooling.server import ServerSession
 from pgpooler.protocol import messages
@@ -48,11 +47,11 @@ class Connector(Effects):
 
     # -- Effects -------------------------------------------------------------------------------------------------------
 
-    def open(self, pool: Pool) -> None:
+    def open(self, pool: Opening) -> None:
         """Connect to the pool's backend."""
         self._start(self._open(pool, attempts(pool.use.backend)))
 
-    def fall_back(self, pool: Pool) -> None:
+    def fall_back(self, pool: Opening) -> None:
         """Connect as the second attempt does."""
         self._start(self._open(pool, attempts(pool.use.backend)[1:]))
 
@@ -86,7 +85,7 @@ class Connector(Effects):
             self._relay.report(error, None)
         self._relay.rearm()
 
-    async def _open(self, pool: Pool, ways: tuple[Attempt, ...]) -> None:
+    async def _open(self, pool: Opening, ways: tuple[Attempt, ...]) -> None:
         timeout = pool.route.server_connect_timeout
         backend = pool.use.backend
         error: PeerError
@@ -129,7 +128,7 @@ class Connector(Effects):
             return connection, peer, tunnel
         return connection, peer, None
 
-    def _hand_over(self, pool: Pool, port: SocketPort) -> None:
+    def _hand_over(self, pool: Opening, port: SocketPort) -> None:
         """Let the pool log in; if a bug of ours keeps it from beginning, its place does not stay taken."""
         try:
             pool.connected(port, self._relay.clock())

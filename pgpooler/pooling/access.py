@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from pgpooler.config.hba import HbaMethod, HbaRule
+from pgpooler.config.hba import HbaMethod
 from pgpooler.config.hba_rules import HbaRules, IdentMaps
 from pgpooler.config.model import Auth
 from pgpooler.errors import AuthenticationFailed, ConfigurationError, Problem, ProtocolViolation
-from pgpooler.pooling.identity import check_certificate, check_peer, failed, no_entry, rejected
+from pgpooler.pooling.identity import check_certificate, check_peer, no_entry, rejected, unknown
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import (
     ITERATIONS,
@@ -36,6 +36,7 @@ from pgpooler.protocol.passwords import (
 from pgpooler.protocol.scram import ScramServer, State, mechanisms, mock_salt, mock_verifier
 
 if TYPE_CHECKING:
+    from pgpooler.pooling.auth_query.found import Found
     from pgpooler.pooling.port import Encryption
 
 T = TypeVar("T")
@@ -80,6 +81,14 @@ class Accepted:
 Reply: TypeAlias = Challenge | Accepted | Derivation
 
 
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """The user is not listed: look up who it is (`pooling.auth_query`) and go on with `Access.looked_up`."""
+
+    request: LoginRequest
+    method: HbaMethod
+
+
 @dataclass(slots=True)
 class Entry:
     """What a user's secret comes to under the configured method."""
@@ -88,6 +97,16 @@ class Entry:
     verifier: ScramVerifier | None = None
     digest: Md5Digest | None = None
     keys: ScramKeys | None = field(default=None, repr=False)  # of a client that proved to know them
+    since: float = 0.0  # when it was looked up; 0: it is listed
+
+    @property
+    def credentials(self) -> Secret:
+        """What logs in to servers.
+
+        Where only a SCRAM verifier is known these are the keys of a client that logged in, if one did: they serve where
+        the server stores the same verifier.
+        """
+        return self.keys if isinstance(self.secret, ScramVerifier) and self.keys is not None else self.secret
 
 
 class ClientAuthentication:
@@ -118,6 +137,13 @@ class ClientAuthentication:
         """Go on with the keys that `respond` asked for."""
         raise ProtocolViolation("no keys were asked for")
 
+    def again(self, entry: Entry) -> ClientAuthentication | None:
+        """Ask what was asked already, of a client whose answer fits its old secret or none; None: that is not possible.
+
+        The answer to a SCRAM challenge can be checked by the verifier alone from which the challenge was made.
+        """
+        return None
+
     def failed(self) -> AuthenticationFailed:
         """The one error for a wrong password and for a user who does not exist."""
         return AuthenticationFailed(f'password authentication failed for user "{self.user}"')
@@ -146,6 +172,10 @@ class CleartextAuthentication(ClientAuthentication):
             raise self.failed()
         return Accepted()
 
+    def again(self, entry: Entry) -> ClientAuthentication | None:
+        """Compare the same password with another secret."""
+        return CleartextAuthentication(self.user, entry)
+
     def derived(self, keys: ScramKeys) -> Accepted:
         """Compare the keys with the verifier."""
         secret = self._entry.secret
@@ -160,10 +190,14 @@ class Md5Authentication(ClientAuthentication):
 
     __slots__ = ("_expected",)
 
-    def __init__(self, user: str, digest: Md5Digest) -> None:
-        salt = os.urandom(MD5_SALT_LENGTH)
+    def __init__(self, user: str, digest: Md5Digest, salt: bytes = b"") -> None:
+        salt = salt or os.urandom(MD5_SALT_LENGTH)
         super().__init__(user, codes.AUTHENTICATION_MD5_PASSWORD, salt)
         self._expected = md5_response(digest, salt)
+
+    def again(self, entry: Entry) -> ClientAuthentication | None:
+        """Compare the same answer with another digest."""
+        return None if entry.digest is None else Md5Authentication(self.user, entry.digest, self.request[1])
 
     def respond(self, body: bytes) -> Reply:
         """Compare the answer."""
@@ -217,6 +251,7 @@ class Access:
         self._methods = frozenset(rule.method for rule in rules)
         self._mock_secret: bytes = mock_secret
         self._users = frozenset(auth.users)
+        self._looks_up = bool(auth.auth_user)
         kept: Mapping[str, Entry] = {}
         if previous is not None and (previous._methods, previous._mock_secret) == (self._methods, self._mock_secret):
             kept = previous._entries
@@ -231,7 +266,11 @@ class Access:
     def __repr__(self) -> str:
         return f"Access(methods={', '.join(sorted(self._methods))}, users={len(self._users)})"
 
-    def begin(self, request: LoginRequest) -> ClientAuthentication:
+    def lists(self, user: str) -> bool:
+        """The user is one of those written down."""
+        return user in self._users
+
+    def begin(self, request: LoginRequest) -> ClientAuthentication | Lookup:
         """Start a client's login.
 
         Raises AuthenticationFailed where no password can help: no entry of the HBA file lets the client in, or its
@@ -249,47 +288,63 @@ class Access:
         if rule.method is HbaMethod.REJECT:
             raise rejected(request)
         check_certificate(rule, self._maps, request)
-        if rule.method in WITHOUT_PASSWORD:
-            return self._without_password(rule, request)
-        entry = self._entries.get(request.user) or self._mock_entry(request.user)
-        return self._authentication(request, rule.method, entry)
-
-    def _authentication(self, request: LoginRequest, method: HbaMethod, entry: Entry) -> ClientAuthentication:
-        """Ask for a password."""
+        if rule.method is HbaMethod.PEER:
+            check_peer(rule, self._maps, request)
         user = request.user
+        if self._looks_up and not self.lists(user):
+            return Lookup(request, rule.method)
+        if rule.method in WITHOUT_PASSWORD and self._users and not self.lists(user):
+            # As in PgBouncer that needs a name that is listed; where no list is written at all everybody is let in.
+            raise unknown(rule.method, user)
+        entry = self._entries.get(user) or self._mock_entry(user, self._usual_secret, self._usual_iterations)
+        return self._authentication(request, rule.method, entry, self._usual_iterations)
+
+    def to_derive(self, lookup: Lookup, found: Found) -> Derivation | None:
+        """Say what must be computed before `looked_up`, which then gets the keys."""
+        if isinstance(found.secret, Cleartext) and lookup.method is HbaMethod.SCRAM_SHA_256:
+            return Derivation(
+                found.secret.password, mock_salt(self._mock_secret, lookup.request.user), found.iterations
+            )
+        return None
+
+    def looked_up(
+        self, lookup: Lookup, found: Found, keys: ScramKeys | None, now: float
+    ) -> tuple[ClientAuthentication, Entry]:
+        """Go on with what was found, also where that is nobody.
+
+        Raises AuthenticationFailed only for nobody under a method that asks for no password.
+        """
+        user = lookup.request.user
+        if lookup.method in WITHOUT_PASSWORD and found.secret is None:
+            raise unknown(lookup.method, user)
+        if found.secret is None:
+            entry = self._mock_entry(user, found.usual, found.iterations)
+        elif keys is not None:
+            entry = Entry(found.secret, verifier=keys.verifier())
+        else:
+            entry = self._entry(user, found.secret)
+        entry.since = now
+        return self._authentication(lookup.request, lookup.method, entry, found.iterations), entry
+
+    def server_credentials(self, user: str) -> Secret | None:
+        """What logs in to servers as this user, who is listed; None where there is no password."""
+        entry = self._entries.get(user)
+        return None if entry is None else entry.credentials
+
+    def _authentication(
+        self, request: LoginRequest, method: HbaMethod, entry: Entry, iterations: int
+    ) -> ClientAuthentication:
+        """Ask for what the method asks for; `iterations` is how many a user has of whom no verifier is known."""
+        user = request.user
+        if method in WITHOUT_PASSWORD:
+            return ClientAuthentication(user, codes.AUTHENTICATION_OK)
         if method is HbaMethod.PASSWORD:
             return CleartextAuthentication(user, entry)
         if method is HbaMethod.MD5 and entry.digest is not None:
             return Md5Authentication(user, entry.digest)
         # An MD5 secret has no verifier: its user fails as one does who is unknown.
-        return ScramAuthentication(user, entry, entry.verifier or self._mock_verifier(user), request.encryption)
-
-    def _without_password(self, rule: HbaRule, request: LoginRequest) -> ClientAuthentication:
-        """Let in who is known by other means.
-
-        As in PgBouncer that needs a name that is listed; where no list is written at all everybody is let in.
-        """
-        user = request.user
-        if rule.method is HbaMethod.PEER:
-            check_peer(rule, self._maps, request)
-        if self._users and user not in self._users:
-            if rule.method is HbaMethod.TRUST:
-                raise AuthenticationFailed(f'role "{user}" does not exist', sqlstate="28000")
-            raise failed(rule.method, user)
-        return ClientAuthentication(user, codes.AUTHENTICATION_OK)
-
-    def server_credentials(self, user: str) -> Secret | None:
-        """What logs in to servers as this user; None where there is no password.
-
-        For a user of whom only a SCRAM verifier is known these are the keys of a client that logged in, if one did:
-        they serve where the server stores the same verifier.
-        """
-        entry = self._entries.get(user)
-        if entry is None:
-            return None
-        if isinstance(entry.secret, ScramVerifier) and entry.keys is not None:
-            return entry.keys
-        return entry.secret
+        verifier = entry.verifier or mock_verifier(self._mock_secret, user, iterations)
+        return ScramAuthentication(user, entry, verifier, request.encryption)
 
     def _entry(self, user: str, secret: Secret) -> Entry:
         """What the secret comes to; slow for a cleartext password where some client may have to use scram-sha-256."""
@@ -305,13 +360,10 @@ class Access:
             entry.digest = md5_digest(secret.password, user)
         return entry
 
-    def _mock_verifier(self, user: str) -> ScramVerifier:
-        return mock_verifier(self._mock_secret, user, self._usual_iterations)
-
-    def _mock_entry(self, user: str) -> Entry:
+    def _mock_entry(self, user: str, usual: type[Secret], iterations: int) -> Entry:
         """The entry of a user who does not exist: of the kind that most users have, and no password fits it."""
-        verifier = self._mock_verifier(user)
-        if self._usual_secret is ScramVerifier:
+        verifier = mock_verifier(self._mock_secret, user, iterations)
+        if usual is ScramVerifier:
             return Entry(verifier, verifier=verifier)
         digest = Md5Digest(verifier.stored_key.hex()[:32])
         return Entry(digest, verifier=verifier, digest=digest)

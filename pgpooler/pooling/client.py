@@ -21,6 +21,7 @@ from pgpooler.protocol import codes, messages
 from pgpooler.protocol.framer import EMPTY, Framer
 
 if TYPE_CHECKING:
+    from pgpooler.pooling.access import Entry
     from pgpooler.pooling.pool import Pool
     from pgpooler.pooling.server import ServerSession
     from pgpooler.pooling.service import Service
@@ -31,7 +32,7 @@ CANCELED = messages.error_response(
 ) + messages.ready_for_query(codes.IDLE)
 
 
-STARTUP, AUTHENTICATION, COMPUTING, WAITING, ACTIVE, CANCELING, CLOSED, IDLE = ClientState
+STARTUP, AUTHENTICATION, COMPUTING, WAITING, ACTIVE, CANCELING, CLOSED, IDLE, LOOKING_UP = ClientState
 
 
 class ClientSession(Session):
@@ -41,6 +42,7 @@ class ClientSession(Session):
         "cancel_key",
         "connected_at",
         "counted",
+        "entry",
         "framer",
         "held",
         "last_traffic",
@@ -76,6 +78,7 @@ class ClientSession(Session):
         self.state = STARTUP
         self.login: ClientLogin | None = ClientLogin(self)
         self.startup: StartupMessage | None = None
+        self.entry: Entry | None = None  # what was looked up about its user; None: the user is listed
         self.pool: Pool | None = None
         self.server: ServerSession | None = None
         self.process_id = 0

@@ -6,21 +6,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from pgpooler.pooling.pool import Pool
+    from pgpooler.config.routing import Route
+    from pgpooler.errors import PeerError
+    from pgpooler.pooling.backend_use import BackendUse
+    from pgpooler.pooling.pool import PoolKey
+    from pgpooler.pooling.port import Port
     from pgpooler.pooling.server import ServerSession
+
+
+class Opening(Protocol):
+    """Who wants a connection to a backend: a pool, or the lookups of an auth_query."""
+
+    key: PoolKey
+    route: Route
+    use: BackendUse
+
+    def connected(self, port: Port, now: float) -> None:
+        """The network reached the backend."""
+
+    def failed(self, error: PeerError, now: float) -> None:
+        """It did not."""
 
 
 class Effects:
     """The world outside, as `pooling` sees it."""
 
-    def open(self, pool: Pool) -> None:
+    def open(self, pool: Opening) -> None:
         """Connect to the pool's backend; answers `pool.connected(port, now)` or `pool.failed(error, now)`."""
         raise NotImplementedError
 
-    def fall_back(self, pool: Pool) -> None:
+    def fall_back(self, pool: Opening) -> None:
         """Connect as TLS mode `allow` or `prefer` does after the server refused the first attempt; answers likewise."""
         raise NotImplementedError
 

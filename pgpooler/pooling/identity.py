@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 
 from pgpooler.config.hba import CertificateCheck, CertificateName, HbaMethod, HbaRule
 from pgpooler.config.hba_rules import IdentMaps
-from pgpooler.errors import AuthenticationFailed
+from pgpooler.errors import INVALID_AUTHORIZATION, AuthenticationFailed
 
 if TYPE_CHECKING:
     from pgpooler.pooling.access import LoginRequest
-
-NOT_ALLOWED = "28000"  # invalid_authorization_specification: nothing to do with a password
 
 
 def no_entry(request: LoginRequest) -> AuthenticationFailed:
     """Make the error for a client for whom the HBA file has no entry."""
     kind = "replication connection from host" if request.replication else "host"
-    return AuthenticationFailed(f"no hba_file entry for {kind} {_described(request)}", sqlstate=NOT_ALLOWED)
+    return AuthenticationFailed(f"no hba_file entry for {kind} {_described(request)}", sqlstate=INVALID_AUTHORIZATION)
 
 
 def rejected(request: LoginRequest) -> AuthenticationFailed:
     """Make the error for a client whom an entry rejects."""
     kind = "replication connection" if request.replication else "connection"
-    return AuthenticationFailed(f"hba_file rejects {kind} for host {_described(request)}", sqlstate=NOT_ALLOWED)
+    return AuthenticationFailed(
+        f"hba_file rejects {kind} for host {_described(request)}", sqlstate=INVALID_AUTHORIZATION
+    )
 
 
 def _described(request: LoginRequest) -> str:
@@ -44,7 +44,7 @@ def check_certificate(rule: HbaRule, maps: IdentMaps, request: LoginRequest) -> 
         return
     certificate = request.encryption.certificate if request.encryption is not None else None
     if certificate is None:
-        raise AuthenticationFailed("connection requires a valid client certificate", sqlstate=NOT_ALLOWED)
+        raise AuthenticationFailed("connection requires a valid client certificate", sqlstate=INVALID_AUTHORIZATION)
     name = certificate.subject if rule.clientname is CertificateName.DN else certificate.common_name
     if full and not (name and maps.allows(rule.map, name, request.user)):
         raise failed(HbaMethod.CERT, request.user)
@@ -60,6 +60,15 @@ NAMES = {HbaMethod.CERT: "certificate", HbaMethod.PEER: "Peer"}
 """How PostgreSQL calls the methods in its errors."""
 
 
+def unknown(method: HbaMethod, user: str) -> AuthenticationFailed:
+    """Make the error for a user who does not exist, under a method that asks for no password."""
+    if method in NAMES:
+        return failed(method, user)
+    return AuthenticationFailed(f'role "{user}" does not exist', sqlstate=INVALID_AUTHORIZATION)
+
+
 def failed(method: HbaMethod, user: str) -> AuthenticationFailed:
     """Make the one error for the wrong name and for a user who does not exist."""
-    return AuthenticationFailed(f'{NAMES[method]} authentication failed for user "{user}"', sqlstate=NOT_ALLOWED)
+    return AuthenticationFailed(
+        f'{NAMES[method]} authentication failed for user "{user}"', sqlstate=INVALID_AUTHORIZATION
+    )

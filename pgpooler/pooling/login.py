@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from pgpooler.errors import AuthenticationFailed, PeerError, ProtocolViolation
 from pgpooler.pooling import negotiation
-from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, LoginRequest, Reply
+from pgpooler.pooling.access import Accepted, Challenge, ClientAuthentication, LoginRequest, Lookup, Reply
+from pgpooler.pooling.auth_query.user_lookup import UserLookup
 from pgpooler.pooling.parameters import Settings
 from pgpooler.pooling.states import ClientState
 from pgpooler.pooling.traffic import EVERYTHING
@@ -34,13 +35,15 @@ OPTION = re.compile(r"(-c|--)([^=]+)(?:=(.*))?", re.DOTALL)
 class ClientLogin:
     """One login.  It ends by handing the client to a pool, or by an error."""
 
-    __slots__ = ("_client", "_exchange", "_request", "_startup")
+    __slots__ = ("_client", "_exchange", "_lookup", "_request", "_said", "_startup")
 
     def __init__(self, client: ClientSession) -> None:
         self._client = client
         self._startup = Startup()
         self._request: LoginRequest | None = None
         self._exchange: ClientAuthentication | None = None
+        self._lookup: UserLookup | None = None  # of a user who is not listed
+        self._said = b""  # the client's last message, which may have to be compared again
 
     def receive(self, now: float) -> None:
         """Work on the bytes at hand.  Raises PeerError for what cannot be accepted."""
@@ -106,18 +109,44 @@ class ClientLogin:
             system_user=port.system_user,
         )
         self._check_failed_logins(now)
-        self._exchange = service.access.begin(self._request)
-        request, payload = self._exchange.request
+        self.begin(self._request, now)
+
+    def begin(self, request: LoginRequest, now: float) -> None:
+        """Decide how the client must prove who it is, and ask it to; a user who is not listed is looked up first."""
+        answer = self._client.service.access.begin(request)
+        if isinstance(answer, Lookup):
+            self._lookup = UserLookup(self, self._client, answer)
+            self._lookup.begin(now)
+        else:
+            self._lookup = None
+            self.ask(answer, now)
+
+    def ask(self, exchange: ClientAuthentication, now: float) -> None:
+        """Ask the client for its proof, if one is needed."""
+        self._exchange = exchange
+        request, payload = exchange.request
         if request == codes.AUTHENTICATION_OK:
             self._authenticated(now)
         else:
-            client.port.write_all(messages.authentication(request, payload))
+            self._client.port.write_all(messages.authentication(request, payload))
+
+    def compare(self, exchange: ClientAuthentication, body: bytes, now: float) -> None:
+        """Let a message of the client answer what the exchange asks."""
+        self._exchange = exchange
+        self._said = body
+        self._check_failed_logins(now)
+        try:
+            reply = exchange.respond(body)
+        except AuthenticationFailed:
+            if self._lookup is None or not self._lookup.repeat(exchange, body, now):
+                raise
+        else:
+            self._reply(reply, now)
 
     def _answer(self, body: bytes, now: float) -> None:
         if self._exchange is None:
             raise ProtocolViolation("no password was asked for")
-        self._check_failed_logins(now)
-        self._reply(self._exchange.respond(body), now)
+        self.compare(self._exchange, body, now)
 
     def _check_failed_logins(self, now: float) -> None:
         """To be called before each look at a proof: others may have failed since the last one."""
@@ -163,6 +192,9 @@ class ClientLogin:
                 raise PeerError("the password could not be checked", sqlstate="XX000")
             self._check_failed_logins(now)
             self._reply(self._exchange.derived(result), now)
+        except AuthenticationFailed as error:
+            if self._lookup is None or not self._lookup.repeat(self._exchange, self._said, now):
+                client.refuse(error, now)
         except PeerError as error:
             client.refuse(error, now)
 
@@ -175,6 +207,7 @@ class ClientLogin:
         if self._request is not None:
             client.service.failed_logins.succeeded(self._request)
         client.port.write_all(messages.authentication(codes.AUTHENTICATION_OK))
+        client.entry = self._lookup.entry if self._lookup is not None else None
         client.service.deadlines.forget(client)
         client.settings = client.startup_settings = startup_settings(startup)
         client.framer.keep()  # the client may have sent more, which is read when it is granted a server

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgpooler.config.model import TlsMode
-from pgpooler.errors import AuthenticationFailed
+from pgpooler.errors import INVALID_AUTHORIZATION, AuthenticationFailed
 from pgpooler.protocol.startup import EncryptionRequest, Startup
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 TLS_HANDSHAKE = 0x16
 """The first byte of TLS (ContentType handshake, RFC 8446 section 5.1), and of no startup packet."""
-INVALID_AUTHORIZATION = "28000"
 
 
 def answer(client: ClientSession, startup: Startup, request: EncryptionRequest) -> None:

@@ -22,6 +22,7 @@ from pgpooler.pooling.statements import SharedStatements
 from pgpooler.pooling.unshared import Unshared
 
 if TYPE_CHECKING:
+    from pgpooler.pooling.access import Entry
     from pgpooler.pooling.client import ClientSession
     from pgpooler.pooling.port import Port
     from pgpooler.pooling.server import ServerSession
@@ -68,6 +69,7 @@ class Pool:
         self.statements = SharedStatements()
         self.returned: deque[tuple[ServerSession, bool]] = deque()  # clean, to be handed on one after the other
         self.unshared = Unshared(self)
+        self.entry: Entry | None = None  # of the client that logged in last, if its user was looked up
         self.pinned: set[ServerSession] = set()  # those of `busy` that outlast their transaction, or may
         self.reserve_open = False  # somebody has waited reserve_pool_timeout
         self.retired = False  # no longer in the configuration: connections are closed as they come back
@@ -126,6 +128,18 @@ class Pool:
         self.route = route
         # Seconds after which a lease must be looked at; 0: never.  A stream of replication lasts as long as it lasts.
         self.patience = 0.0 if self.key.replication else timeouts.shortest(route)
+
+    def adopt(self, entry: Entry) -> None:
+        """Log in to servers with what was looked up about a client's user, unless there is something better.
+
+        That is what was looked up later, or the same secret with the keys of a client that has proved it.
+        """
+        known = self.entry
+        if known is not None and (entry.since < known.since or (entry.secret == known.secret and entry.keys is None)):
+            return
+        if known is None or known.secret != entry.secret:
+            self.failure, self.failures, self.retry_at = None, 0, 0.0  # that was with the secret before
+        self.entry = entry
 
     # -- clients -------------------------------------------------------------------------------------------------------
 

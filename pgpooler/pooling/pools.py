@@ -83,6 +83,7 @@ class Pools:
     def pause(self, now: float) -> int:
         """Pause every pool; return how many server connections are still in use."""
         self.paused = True
+        self._service.auth_queries.pause(now)
         for pool in self:
             pool.pause(now)
         return sum(len(pool.busy) + pool.opening for pool in self)
@@ -90,6 +91,7 @@ class Pools:
     def resume(self, now: float) -> None:
         """Let every pool go on."""
         self.paused = False
+        self._service.auth_queries.resume(now)
         for pool in self:
             pool.resume(now)
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import PoolMode, TlsMode
+from pgpooler.config.model import PoolMode
 from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.between import APART, OURS, Between
 from pgpooler.pooling.cleaning import CLEANING_TIMEOUT, Cleaning
 from pgpooler.pooling.dropped import DEALLOCATE_ALL
 from pgpooler.pooling.expected import shape_of
 from pgpooler.pooling.lease import Lease
-from pgpooler.pooling.negotiation import INVALID_AUTHORIZATION
 from pgpooler.pooling.owed import Owed
 from pgpooler.pooling.parameters import NONE_SET, Reported, Settings, reconciliation
 from pgpooler.pooling.port import Port, Session
@@ -413,17 +412,6 @@ class ServerSession(Session):
                 self.close(self._doom() or "it did not become ready in time", now)
         return min((when for when in (self.until, cancel_again_at) if when), default=0.0)
 
-    @property
-    def _falls_back(self) -> bool:
-        """The server refused the login, and may not refuse it with TLS (mode allow), or without (mode prefer).
-
-        Once it has asked for a proof, the refusal is about the proof: that of channel binding must not be dropped.
-        """
-        refused = self.error is not None and self.error.sqlstate == INVALID_AUTHORIZATION and not self.pool.retired
-        refused = refused and self.login is not None and not self.login.challenged
-        first = TlsMode.ALLOW if self.port.encryption is None else TlsMode.PREFER
-        return refused and self.pool.use.backend.tls.mode is first
-
     def _doom(self) -> str:
         return self.cleaning.doomed if self.cleaning is not None else ""
 
@@ -441,7 +429,7 @@ class ServerSession(Session):
         self.lease.end()
         self.cleaning = None  # a cancel request that ends later has nothing to follow it up
         self.port.close()
-        falls_back = state == LOGIN and self._falls_back
+        falls_back = self.login is not None and not self.pool.retired and self.login.falls_back(self.error)
         self.service.server_closed(self, reason, failed=state == LOGIN and self.error is not None and not falls_back)
         if falls_back:
             self.pool.unshared.fall_back(self)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from pgpooler.config.model import Backend, ChannelBinding, ProtocolVersion
-from pgpooler.errors import ProtocolViolation, ServerUnavailable
+from pgpooler.config.model import Backend, ChannelBinding, ProtocolVersion, TlsMode
+from pgpooler.errors import INVALID_AUTHORIZATION, PeerError, ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import EVERYTHING, TAKEN_LIMIT
 from pgpooler.protocol import codes, messages
@@ -15,8 +15,9 @@ from pgpooler.protocol.passwords import Derivation, ScramKeys, Secret, answer_cl
 from pgpooler.protocol.scram import MECHANISM, MECHANISM_PLUS, ScramClient, State
 
 if TYPE_CHECKING:
-    from pgpooler.pooling.port import Encryption
-    from pgpooler.pooling.server import ServerSession
+    from pgpooler.pooling.port import Encryption, Port
+    from pgpooler.pooling.service import Service
+    from pgpooler.protocol.framer import Framer
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 AFTER_AUTHENTICATION = (codes.PARAMETER_STATUS, codes.BACKEND_KEY_DATA, codes.READY_FOR_QUERY)
@@ -26,6 +27,21 @@ VERSIONS = {
     ProtocolVersion.V3_2: codes.PROTOCOL_3_2,
     ProtocolVersion.LATEST: codes.PROTOCOL_3_2,
 }
+
+
+class LoggingIn(Protocol):
+    """The session of a connection to a server that logs in."""
+
+    framer: Framer
+    port: Port
+    service: Service
+    state: ServerState
+
+    def logged_in(self, login: ServerLogin, now: float) -> None:
+        """The server let us in and is ready for queries."""
+
+    def fail(self, error: PeerError, now: float) -> None:
+        """The login cannot succeed."""
 
 
 class ServerLogin:
@@ -38,6 +54,7 @@ class ServerLogin:
         "_channel_binding",
         "_heard",
         "_scram",
+        "_tls_mode",
         "cancel_key",
         "challenged",
         "database",
@@ -62,6 +79,7 @@ class ServerLogin:
         self.user = user
         self.version = VERSIONS[backend.max_protocol_version]  # what is asked for, and then what is agreed on
         self.encryption: Encryption | None = None  # of the connection it comes over, as `work` finds it
+        self._tls_mode = backend.tls.mode
         self._channel_binding = backend.channel_binding
         self._binds = False  # with SCRAM-SHA-256-PLUS
         self._heard = 0  # bytes
@@ -77,7 +95,15 @@ class ServerLogin:
         self.status = codes.IDLE
         self.done = False
 
-    def work(self, server: ServerSession, now: float) -> None:
+    def falls_back(self, error: PeerError | None) -> bool:
+        """Say whether the server, which ended the login so, may not do so with TLS (mode allow), or without (prefer).
+
+        Once it has asked for a proof, the refusal is about the proof: that of channel binding must not be dropped.
+        """
+        refused = error is not None and error.sqlstate == INVALID_AUTHORIZATION and not self.challenged
+        return refused and self._tls_mode is (TlsMode.ALLOW if self.encryption is None else TlsMode.PREFER)
+
+    def work(self, server: LoggingIn, now: float) -> None:
         """Work on what the server has sent; once it is ready for queries, its session is told.
 
         Raises what `receive` raises.
@@ -95,7 +121,7 @@ class ServerLogin:
         if self.done:
             server.logged_in(self, now)
 
-    def _computed(self, server: ServerSession, result: object, now: float) -> None:
+    def _computed(self, server: LoggingIn, result: object, now: float) -> None:
         if server.state != ServerState.LOGIN:
             return
         if isinstance(result, ScramKeys):

@@ -14,6 +14,7 @@ from pgpooler.config.model import Configuration, PoolMode
 from pgpooler.config.routing import Route, Router
 from pgpooler.errors import CannotConnectNow, FeatureNotSupported, NoRoute, PeerError, TooManyConnections
 from pgpooler.pooling.access import Access
+from pgpooler.pooling.auth_query.queries import AuthQueries
 from pgpooler.pooling.cancel import Cancels
 from pgpooler.pooling.client import ClientSession
 from pgpooler.pooling.evidence import Texts
@@ -48,6 +49,7 @@ class Service:
         self.cancels = Cancels()
         self.texts = Texts()
         self.pools = Pools(self)
+        self.auth_queries = AuthQueries(self)
         self.clients: dict[int, ClientSession] = {}  # all connections from clients, by number
         self.admitted = 0  # those that count against max_client_conn
         self.by_user: Counter[str] = Counter()  # those who may use a pool, for max_user_client_connections
@@ -100,7 +102,10 @@ class Service:
         if not client.named:
             self._count(startup, route)
             client.named = True
-        return self.pools.get(startup.user, startup.database, route, replication=replication)
+        pool = self.pools.get(startup.user, startup.database, route, replication=replication)
+        if client.entry is not None:
+            pool.adopt(client.entry)
+        return pool
 
     def _count(self, startup: StartupMessage, route: Route) -> None:
         """Count a client for its user and its database.  Raises TooManyConnections."""
@@ -165,12 +170,14 @@ class Service:
         timeout = route.server_connect_timeout
         user = route.server_user or pool.key.user
         asked_for = pool.unshared.begin(server)
-        login = ServerLogin(pool.use.backend, user, pool.key.database, self._secret(route, user), asked_for)
+        login = ServerLogin(pool.use.backend, user, pool.key.database, self._secret(pool, user), asked_for)
         server.begin(login, now + timeout if timeout else 0.0)
 
-    def _secret(self, route: Route, user: str) -> Secret | None:
-        if route.server_user:
-            return parse_secret(route.server_password)
+    def _secret(self, pool: Pool, user: str) -> Secret | None:
+        if pool.route.server_user:
+            return parse_secret(pool.route.server_password)
+        if pool.entry is not None and not self.access.lists(user):
+            return pool.entry.credentials
         return self.access.server_credentials(user)
 
     def server_closed(self, server: ServerSession, reason: str, *, failed: bool) -> None:
@@ -216,6 +223,7 @@ class Service:
         self.router = Router(configuration)
         self.configuration = configuration
         self.access = access
+        self.auth_queries.reload(now)
         self.pools.reload(now)
 
     def drain(self) -> None:
@@ -231,6 +239,7 @@ class Service:
 
     def close_servers(self, now: float) -> None:
         """Close every server connection, as the last thing the service does."""
+        self.auth_queries.close(now)
         for pool in self.pools:
             pool.retired = True
             for server in [*pool.idle, *pool.busy]:
@@ -247,4 +256,5 @@ class Service:
             "draining": self.draining,
             "pools": self.pools.snapshot(),
             "backends": self.pools.backends_snapshot(),
+            "auth_queries": self.auth_queries.snapshot(),
         }

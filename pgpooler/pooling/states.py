@@ -1,8 +1,9 @@
 """Where a connection is in its life, and who reads the peer's bytes meanwhile.
 
     client           who reads what the client sends           next
-    STARTUP          the login: startup packets                AUTHENTICATION, CANCELING
-    AUTHENTICATION   the login: password messages              COMPUTING, WAITING, IDLE
+    STARTUP          the login: startup packets                AUTHENTICATION, LOOKING_UP, CANCELING
+    LOOKING_UP       nobody, until it is known who the user is AUTHENTICATION, WAITING, IDLE
+    AUTHENTICATION   the login: password messages              COMPUTING, LOOKING_UP, WAITING, IDLE
     COMPUTING        nobody, until a slow computation is done  AUTHENTICATION, WAITING, IDLE
     IDLE             it holds no server: its next request asks for one
                                                                WAITING, ACTIVE
@@ -42,6 +43,7 @@ class ClientState(IntEnum):
     CANCELING = 5
     CLOSED = 6
     IDLE = 7
+    LOOKING_UP = 8
 
 
 class ServerState(IntEnum):

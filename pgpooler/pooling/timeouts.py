@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
     from pgpooler.pooling.server import ServerSession
 
-IN_LOGIN = (ClientState.STARTUP, ClientState.AUTHENTICATION, ClientState.COMPUTING, ClientState.CANCELING)
+IN_LOGIN = (
+    ClientState.STARTUP,
+    ClientState.LOOKING_UP,
+    ClientState.AUTHENTICATION,
+    ClientState.COMPUTING,
+    ClientState.CANCELING,
+)
 CANCELED_QUERY = b"\0C57014\0"
 """What every error of a canceled query holds, in whatever language (protocol-error-fields)."""
 

@@ -316,7 +316,8 @@ class ScramClient:
         if self._secret.salt != salt or self._secret.iterations != iterations:
             raise ServerUnavailable(
                 f'the SCRAM key of user "{self._user}" belongs to another verifier than the server has',
-                hint="Give the password in cleartext, or the same SCRAM secret as on the server.",
+                hint="If the password was changed, log in again. Otherwise let both have the same SCRAM secret: "
+                "Copy it from pg_authid of one server with ALTER ROLE ... PASSWORD, or give the password in cleartext.",
             )
         self.state = State.KEYS
         return self._secret

@@ -114,6 +114,8 @@ class RunningDataPlane:
             counts["server connections that are not idle"] = (
                 sum(backend["server_connections"] for backend in snapshot["backends"]) - idle
             )
+            counts["questions"] = sum(lookups["questions"] for lookups in snapshot["auth_queries"])
+            idle += sum(lookups["server_connections"] for lookups in snapshot["auth_queries"])
             counts["open sockets"] = len(data_plane.relay.ports) - idle
             counts["watched descriptors"] = len(data_plane.relay.poller) - idle
             return {name: number for name, number in counts.items() if number}

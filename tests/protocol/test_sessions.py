@@ -14,6 +14,7 @@ from pgpooler.pooling.states import ClientState, ServerState
 from pgpooler.protocol import codes, messages
 from tests.memory import MemoryPort
 from tests.protocol.test_session_mode import check_answers
+from tests.roles import RolesSetting
 from tests.scripted import (
     SYNC,
     TERMINATE,
@@ -62,6 +63,12 @@ def in_computation() -> tuple[Setting, Client]:
     client = Client(setting.world, "c1", password=b"wrong")
     setting.world.settle()
     return setting, client
+
+
+def looking_up() -> tuple[Setting, Client]:
+    setting = RolesSetting()
+    setting.world.hold_opens = True
+    return setting, setting.client()
 
 
 def waiting_with_its_login() -> tuple[Setting, Client]:
@@ -146,6 +153,7 @@ CLIENTS: dict[str, Situation] = {
     "before its startup packet": (in_startup, C.STARTUP, None),
     "asked for its password": (in_authentication, C.AUTHENTICATION, None),
     "its password is checked": (in_computation, C.COMPUTING, None),
+    "its user is looked up": (looking_up, C.LOOKING_UP, None),
     "waits with its login": (waiting_with_its_login, C.WAITING, None),
     "waits with a request": (waiting_with_a_request, C.WAITING, None),
     "its parameters are being set": (waiting_for_its_parameters, C.WAITING, S.STARTING),
@@ -170,6 +178,7 @@ BY_STATE = {  # what becomes of a message that a frontend may send in a session,
     C.STARTUP: ("refused", "refused"),
     C.AUTHENTICATION: ("refused", "refused"),
     C.COMPUTING: ("not read", "not read"),
+    C.LOOKING_UP: ("refused", "refused"),
     C.CANCELING: ("not read", "not read"),
     C.WAITING: ("goes on", "refused"),
     C.IDLE: ("goes on", "refused"),

@@ -127,6 +127,15 @@ def test_check_prints_a_summary(configured: Path, capsys: Capture) -> None:
     ]
 
 
+def test_check_says_who_looks_up_the_users_that_are_not_listed(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "pgpooler.yaml"
+    path.write_text("backends: [{name: a, host: b}]\nauth: {auth_user: pooler, auth_password: hush}\n")
+    assert main(["check", "-c", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "users     0 (scram-sha-256), others are looked up by pooler\n" in out
+    assert "hush" not in out
+
+
 def test_check_as_json_has_the_same_facts_and_no_secret(configured: Path, capsys: Capture) -> None:
     assert main(["check", "--json"]) == 0
     text = capsys.readouterr().out

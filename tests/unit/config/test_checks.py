@@ -423,3 +423,51 @@ def test_channel_binding_cannot_be_required_where_nothing_is_encrypted(folder, k
 )
 def test_everything_else_about_a_login_to_a_server_can_be_meant(folder, keys: str) -> None:
     assert folder.warnings(backend(keys)) == []
+
+
+LISTED = "users: {pooler: {password: x}}"
+
+
+@pytest.mark.parametrize(
+    ("auth", "backend", "message"),
+    [
+        ("auth_user: pooler, auth_query: ▸SELECT 1", "", "needs $1"),
+        ("auth_user: pooler", "auth_query: ▸SELECT 1", "needs $1"),
+        ("▸auth_query: ▸SELECT a FROM b($1)", "", "nobody could log in"),
+        ("auth_query: ▸SELECT a FROM b($1), users: {a: {password: x}}", "", "no effect without 'auth_user'"),
+        ("auth_query_cache_ttl: ▸5s, users: {a: {password: x}}", "", "no effect without 'auth_user'"),
+        ("users: {a: {password: x}}", "auth_user: ▸a", "no effect without 'auth_user'"),
+        ("users: {a: {password: x}}", "auth_dbname: ▸a", "no effect without 'auth_user'"),
+        (f"auth_user: ▸pooler, users: {{pooler: {{password: '{VERIFIER}'}}}}", "", "needs 'auth_password'"),
+        (f"auth_user: pooler, auth_password: ▸'{VERIFIER}'", "", "the password itself is needed"),
+        ("auth_user: pooler, auth_password: x", f"auth_password: ▸'{VERIFIER}'", "the password itself is needed"),
+        ("auth_user: pooler, auth_password: ▸SCRAM-SHA-256$x", "", "bad secret"),
+        ("auth_user: ▸''", "", "must not be empty"),
+        ("auth_user: pooler, auth_password: x, auth_query_cache_ttl: ▸soon", "", "expected a time"),
+    ],
+)
+def test_a_lookup_that_could_never_work_is_refused_at_its_place(folder, auth: str, backend: str, message: str) -> None:
+    mark = "▸" if auth.startswith("▸") else ""
+    text = f"backends: [{{name: primary, host: pg1{', ' + backend if backend else ''}}}]\n"
+    assert message in folder.marked(f"{text}auth: {mark}{{{auth.removeprefix('▸')}}}\n")[0]
+
+
+def test_users_to_be_looked_up_need_no_list(folder) -> None:
+    auth = folder.load(BACKEND + "auth: {auth_user: pooler, auth_password: x}\n").configuration.auth
+    assert (auth.auth_user, auth.users) == ("pooler", {})
+    folder.load(BACKEND + f"auth: {{auth_user: pooler, {LISTED}}}\n")
+
+
+def test_an_auth_user_without_a_password_is_a_warning(folder) -> None:
+    (warning,) = folder.warnings(BACKEND + "auth: {auth_user: ▸pooler, users: {a: {password: x}}}\n")
+    assert "has no password" in warning
+    text = "backends: [{name: primary, host: pg1, auth_user: ▸other}]\nauth: {auth_user: pooler, auth_password: x}\n"
+    (warning,) = folder.warnings(text)
+    assert "'other' has no password" in warning
+
+
+def test_the_password_of_the_auth_user_may_stand_in_a_file_and_never_shows(folder) -> None:
+    path = folder.write("secret", "correct horse\n")
+    loaded = folder.load(BACKEND + f"auth: {{auth_user: pooler, auth_password_file: {path}}}\n")
+    assert loaded.configuration.auth.auth_password == "correct horse"
+    assert "correct horse" not in repr(loaded.configuration)

@@ -122,6 +122,10 @@ def test_the_schema_has_every_key_with_its_meaning_and_default() -> None:
     assert properties["listen"]["properties"]["unix_socket_mode"]["default"] == "0777"
     inline = {name: properties[name]["anyOf"][1] for name in ("logging", "backends", "routing")}
     assert set(inline["logging"]["properties"]) == set(keys_of(Logging))
-    assert set(inline["backends"]["items"]["properties"]) == {*keys_of(Backend), "password_file"}
+    assert set(inline["backends"]["items"]["properties"]) == {
+        *keys_of(Backend),
+        "auth_password_file",
+        "password_file",
+    }
     assert set(inline["routing"]["properties"]["rules"]["items"]["properties"]) == set(keys_of(Rule))
     assert all(found["description"] for found in inline["backends"]["items"]["properties"].values())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pgpooler.config.model import AuthMethod, PoolMode
 from pgpooler.pooling.states import ClientState
 from pgpooler.protocol import codes, messages
+from tests.roles import RolesSetting
 from tests.scripted import (
     COPY_DONE,
     FLUSH,
@@ -49,6 +50,10 @@ def in_state(state: ClientState) -> tuple[Setting, Client]:
         setting = Setting(method=AuthMethod.PLAIN, users={"alice": verifier}, client_login_timeout=10)
         setting.world.hold_computations = True
         client = Client(setting.world, "c1", password=b"secret")
+    elif state is ClientState.LOOKING_UP:
+        setting = RolesSetting(client_login_timeout=10)
+        setting.world.hold_opens = True
+        client = Client(setting.world, "c1")
     elif state is ClientState.WAITING:
         setting = Setting(query_wait_timeout=10)
         setting.world.hold_opens = True

@@ -22,6 +22,7 @@ BASE = dict.fromkeys(
         "in pools",
         "waiting",
         "clients of pools",
+        "questions",
     ),
     0,
 )
