@@ -145,7 +145,7 @@ class Race:
 
     def cancel(self, client: Client, whose: Client) -> None:
         """Somebody sends a cancel request for the client, with its own key or with another's."""
-        Recording(port := self.world.accept("a canceler"))
+        Recording(port := self.world.accept("10.0.0.9:5000"))
         port.say(messages.cancel_request(client.process_id, whose.cancel_key))
         self.asked_for[client.token] += whose is client
 

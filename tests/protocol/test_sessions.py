@@ -321,7 +321,7 @@ def messages_of(segments: tuple[bytes, ...]) -> list[bytes]:
 
 ANYTHING = "".join(map(chr, sorted(codes.BACKEND_TYPES)))
 ACCEPTED = {  # types of messages with which a server connection goes on
-    S.LOGIN: "RNv",
+    S.LOGIN: "RN",  # nothing is negotiated in protocol 3.0, which is asked for
     S.IDLE: "NASE",
     S.STARTING: ANYTHING,
     S.ACTIVE: ANYTHING,
