@@ -68,7 +68,8 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def _users(auth: Auth) -> str:
-    listed = f"{len(auth.users)} ({auth.method})"
+    method = f"hba_file: {count(len(auth.hba), 'line')}" if auth.hba_file else auth.method
+    listed = f"{len(auth.users)} ({method})"
     return f"{listed}, others are looked up by {auth.auth_user}" if auth.auth_user else listed
 
 
@@ -184,7 +185,7 @@ def _summary(loaded: Loaded) -> dict[str, Any]:
         ],
         "rules": len(configuration.routing.rules),
         "users": len(configuration.auth.users),
-        "auth_method": configuration.auth.method,
+        "auth_method": "hba" if configuration.auth.hba_file else configuration.auth.method,
         "tls_mode": configuration.tls.demand,
         "warnings": [_problem(problem) for problem in loaded.warnings],
     }

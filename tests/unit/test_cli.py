@@ -136,6 +136,17 @@ def test_check_says_who_looks_up_the_users_that_are_not_listed(tmp_path: Path, c
     assert "hush" not in out
 
 
+def test_check_says_when_a_file_decides_how_clients_log_in(configured: Path, capsys: Capture) -> None:
+    (configured / "pg_hba.conf").write_text("local all all peer\nhost all all all scram-sha-256\n", encoding="utf-8")
+    text = (configured / "good.yaml").read_text(encoding="utf-8").replace("auth: {", "auth: {hba_file: pg_hba.conf, ")
+    path = configured / "hba.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert main(["check", "--config", str(path)]) == 0
+    assert "users     1 (hba_file: 2 lines)" in capsys.readouterr().out
+    assert main(["check", "--config", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["auth_method"] == "hba"
+
+
 def test_check_as_json_has_the_same_facts_and_no_secret(configured: Path, capsys: Capture) -> None:
     assert main(["check", "--json"]) == 0
     text = capsys.readouterr().out
