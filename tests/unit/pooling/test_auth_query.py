@@ -202,6 +202,7 @@ def test_a_client_has_no_influence_on_the_question_but_by_its_name() -> None:
     assert setting.cluster.texts == {AUTH_QUERY, "SHOW password_encryption"}
     for asker in setting.cluster.askers:
         assert asker.startup == {"user": ASKER, "database": "postgres", **SETTINGS, "": ""}
+        assert asker.startup["search_path"] == "pg_catalog"
 
 
 def test_a_backend_may_have_a_query_a_user_and_a_database_of_its_own() -> None:
@@ -366,6 +367,16 @@ def test_a_server_that_is_silent_fails_the_lookup_before_the_login_takes_too_lon
     assert client.errors[0].message == "the password cannot be checked at the moment"
     setting.cluster.slow = False
     assert setting.outcome() == "in"
+
+
+def test_a_question_that_finds_no_connection_waits_as_long_as_one_that_finds_no_answer() -> None:
+    setting = RolesSetting()
+    setting.world.hold_opens = True
+    client = setting.log_in()
+    setting.world.pass_time(LONGEST_WAIT - 0.1)
+    assert client.received == []
+    setting.world.pass_time(0.2)
+    assert client.sqlstates == [UNAVAILABLE]
 
 
 def test_a_connection_that_was_lost_meanwhile_costs_nobody_the_login() -> None:
@@ -682,6 +693,12 @@ def test_a_client_that_joins_again_does_not_bring_back_an_old_password() -> None
         client.ask("row c")
         setting.world.settle()
         assert client.rows == ["c"]
+    for process in setting.cluster.alive:
+        process.terminate()
+    setting.world.settle()
+    new.ask("row c")
+    setting.world.settle()
+    assert new.rows == ["c", "c"]
 
 
 def test_where_the_server_holds_another_verifier_the_client_is_told_what_to_do() -> None:
@@ -711,15 +728,18 @@ def test_one_who_proved_nothing_does_not_spoil_what_another_has_proved() -> None
 
 
 def test_a_user_who_becomes_listed_logs_in_to_servers_with_what_is_listed() -> None:
-    setting = RolesSetting(pool_size=2)
-    assert setting.outcome() == "in"
-    listed = looking_up(users={ASKER: "the pooler's own", "alice": "listed"}, pool_size=2)
-    setting.world.reload(listed)
+    setting = RolesSetting(pool_mode=PoolMode.TRANSACTION, pool_size=2)
+    assert setting.log_in().logged_in
+    listed = {ASKER: "the pooler's own", "alice": "listed"}
+    setting.world.reload(looking_up(users=listed, pool_mode=PoolMode.TRANSACTION, pool_size=2))
     setting.cluster.roles["alice"] = verifier("listed", salt=b"another")
     for process in setting.cluster.alive:
         process.terminate()
     setting.world.settle()
-    assert setting.outcome(password="listed") == "in"
+    client = setting.log_in(password="listed")
+    client.ask("row c")
+    setting.world.settle()
+    assert client.rows == ["c"]
 
 
 def test_a_snapshot_shows_the_lookups_and_no_secret() -> None:
