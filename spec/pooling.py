@@ -79,6 +79,9 @@ class PoolingJudge:
             client.note(said.instance)
             if said.instance.name in FORWARDED:
                 client.asked.append(said)
+            server = self.servers.get(client.holder) if client.holder is not None else None
+            if said.instance.name == "Sync" and server is not None and server.is_copying:
+                client.ignore_syncs()
             return
         note_parameter(client, said.instance)
         if not client.welcomed:
@@ -88,7 +91,8 @@ class PoolingJudge:
         request = turn.instance if turn is not None else None
         if said.instance.name == "ReadyForQuery":
             yield from self._kept_back(said, client)
-        client.served = due.answers if due is not None and due.is_reply else client.served
+        if due is not None and said.instance.name not in ASYNCHRONOUS:
+            client.served = due.answers
         if due is not None and request is not None:
             yield from _used(said, client, request, due, self.found)
         elif due is None:
@@ -160,6 +164,8 @@ class PoolingJudge:
         if not server.welcomed:
             server.welcomed = said.instance.name == "ReadyForQuery"
             return
+        if said.instance.name == "CopyInResponse" and client is not None:
+            client.ignore_syncs()
         used = None
         if turn is not None and is_sure:
             if (name := statement_named(turn.instance)) is not None:
@@ -173,6 +179,7 @@ class PoolingJudge:
         server.is_marking &= said.instance.name != "ReadyForQuery"
         if client is not None and owner == server.holder:
             is_reply = turn is not None and said.instance.name != "ParameterStatus"
+            is_reply = is_reply and (turn is None or id(turn.instance) not in server.doubled)
             client.due.append(Due(said, is_reply, used, turn.instance if turn is not None else None))
         elif client is not None and _is_for_session(said.instance, stands_in=stands_in):
             client.due.append(Due(said, is_reply=False))  # said beside what the pooler has asked
@@ -183,6 +190,7 @@ class PoolingJudge:
             yield _broken(ISOLATION, said, what)
         if server.judge.idle and not server.judge.is_ambiguous:
             server.owners.clear()
+            server.doubled.clear()
 
     def _request(self, said: Said, server: Connection, client: Connection | None) -> Iterator[Violation]:
         server.stray.clear()
@@ -257,10 +265,10 @@ class PoolingJudge:
 def _answered_without_server(client: Connection) -> None:
     """Forget the requests up to one that ends in ReadyForQuery: the pooler has answered them."""
     while client.asked:
-        asked = client.asked.popleft().instance
-        if asked.name == "Query" and client.refusals:
+        asked = client.asked.popleft()
+        if asked.instance.name == "Query" and client.refusals:
             client.refusals.pop(0)
-        if asked.name in ENDS_A_CYCLE:
+        if asked.instance.name in ENDS_A_CYCLE and client.ignored.pop(id(asked), None) is None:
             break
 
 

@@ -329,6 +329,8 @@ class ServerSession(Session):
                 return False
             self.between.rows.append(framer.body())
         elif kind == codes.COPY_IN_RESPONSE:
+            if not framer.take(TAKEN_LIMIT):
+                return False
             self.owed.copy_in_response()
         elif kind == codes.COPY_BOTH_RESPONSE:
             self.owed.doubt = "a replication stream ran on the connection"

@@ -13,7 +13,7 @@ EVERYTHING = bytes([1]) * 256
 # CopyData is the one type that needs no look; everything else is a request whose reply is owed, or an error.
 REQUESTS = watching(bytes(set(codes.FRONTEND_TYPES) - {codes.COPY_DATA}), unknown=codes.FRONTEND_TYPES)
 VOID = (codes.COPY_DONE, codes.COPY_FAIL, codes.FLUSH)  # mean nothing to a server that owes nothing
-TEXTS = (codes.QUERY, codes.PARSE)  # hold a statement's text
+AWAITED = (codes.QUERY, codes.PARSE, codes.BIND)  # may have to be here whole before something can be done about them
 ENDS = (codes.QUERY, codes.FUNCTION_CALL, codes.SYNC)  # a ReadyForQuery answers them
 SMALL = (*VOID, codes.CLOSE, codes.DESCRIBE, codes.EXECUTE, codes.SYNC, codes.TERMINATE)
 
