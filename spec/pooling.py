@@ -91,6 +91,9 @@ class PoolingJudge:
         request = turn.instance if turn is not None else None
         if said.instance.name == "ReadyForQuery":
             yield from self._kept_back(said, client)
+            if client.is_rolled_back:
+                yield _broken(TRANSPARENCY, said, "the client is not told that its transaction was rolled back")
+        client.is_rolled_back &= said.instance.name not in ("ReadyForQuery", "ErrorResponse")
         if due is not None and said.instance.name not in ASYNCHRONOUS:
             client.served = due.answers
         if due is not None and request is not None:
@@ -166,6 +169,8 @@ class PoolingJudge:
             return
         if said.instance.name == "CopyInResponse" and client is not None:
             client.ignore_syncs()
+        if client is not None and owner is None and said.instance.name == "CommandComplete":
+            _rolled_back(said.instance, server, client)
         used = None
         if turn is not None and is_sure:
             if (name := statement_named(turn.instance)) is not None:
@@ -260,6 +265,13 @@ class PoolingJudge:
 
     def _gone(self, gone: Gone) -> None:
         (self.clients if gone.side is Side.CLIENT else self.servers).pop(gone.connection, None)
+
+
+def _rolled_back(complete: Instance, server: Connection, client: Connection) -> None:
+    """Learn that a statement of the pooler's own ended the transaction, of which the client has to hear by an error."""
+    if complete["tag"] == b"ROLLBACK" and server.judge.status != b"I":
+        client.is_rolled_back = server.judge.status == b"T"
+        client.judge.rolled_back()
 
 
 def _answered_without_server(client: Connection) -> None:

@@ -43,6 +43,7 @@ class Connection:
     passed_over: set[bytes] = field(default_factory=set)  # of a client: parameters it was not told when they came
     fakes: int = 0  # of a client: messages of the pooler's own in this lease
     ignored: dict[int, Said] = field(default_factory=dict)  # of a client: Syncs sent into a COPY, by their identity
+    is_rolled_back: bool = False  # of a client: the pooler has ended its transaction, and it was not told
     fresh: bool = False  # of a client: nothing has been forwarded in this lease
     refusals: list[Instance] = field(default_factory=list)
     """Of a client: Queries of the pooler's own that may fail in the place of the client's."""
