@@ -43,6 +43,9 @@ from spec.session import Judge, Violation
 from spec.statements import USED, Statement, Statements, statement_named
 from spec.types import Item
 
+ANYWHERE = ASYNCHRONOUS - {"ParameterStatus"}
+"""What has no order; what a ParameterStatus says is in force from then on."""
+
 
 class PoolingJudge:
     """Judges a pooler by everything that happens on its connections."""
@@ -306,7 +309,14 @@ def _is_in(request: Instance, requests: list[Instance]) -> bool:
 
 
 def _delivered(client: Connection, data: bytes) -> Due | None:
-    """Strike out what is delivered; what answers nothing may be missing, if the lease was over before it came."""
+    """Strike out what is delivered; what answers nothing may be missing, if the lease was over before it came.
+
+    A notice or a notification may overtake replies that are kept back (protocol-async: it may stand anywhere).
+    """
+    for number, due in enumerate(client.due):
+        if due.said.data == data and due.said.instance.name in ANYWHERE:
+            del client.due[number]
+            return due
     for number, due in enumerate(client.due):
         if due.said.data == data:
             passed_over = [client.due.popleft() for _ in range(number + 1)][:-1]

@@ -10,6 +10,10 @@ from spec.conversation import IGNORED_IN_COPY
 from spec.events import Said
 from spec.session import Judge
 from spec.statements import Statement, Statements, statement_named
+from spec.texts import read
+
+CLOSING = frozenset({b"discard", b"deallocate"})
+"""The words of SQL commands that close prepared statements."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,12 @@ class Connection:
         if request.name == "Parse" and name is not None and is_free:
             self.prepared[name] = Statement(request["query"], request["types"])
         self.meant[id(request)] = self.prepared.get(name) if name is not None else None
+        if request.name == "Close" and name is not None:
+            self.prepared.pop(name, None)
+        elif request.name == "Query":
+            self.prepared.pop(b"", None)
+            if read(request["query"]).whole.has(CLOSING):  # type: ignore[arg-type]
+                self.prepared.clear()
 
     def ignore_syncs(self) -> None:
         """Note of a client whose server reads the data of a COPY which of its Syncs stand within that."""

@@ -38,12 +38,24 @@ for a name that is taken."""
 class Preparing:
     """The prepared statements of one lease after the other on one server connection."""
 
-    __slots__ = ("_bound", "_client", "_copies", "_lease", "_server", "_unbound", "keeps", "pending", "provider")
+    __slots__ = (
+        "_bound",
+        "_client",
+        "_copies",
+        "_lease",
+        "_server",
+        "_unbound",
+        "_undescribed",
+        "keeps",
+        "pending",
+        "provider",
+    )
 
     def __init__(self, server: ServerSession, lease: Lease) -> None:
         self._server = server
         self._lease = lease
         self._client: ClientSession | None = None
+        self._undescribed: Statement | None = None  # a named one that is new, whose rows nobody has asked for
         self._unbound: Statement | None = None  # the unnamed one, prepared in this batch and not used in it
         self._bound: list[Statement] = []  # by requests that are under way
         self._copies: set[bytes] = set()  # portals whose Execute begins a COPY from the client
@@ -60,7 +72,7 @@ class Preparing:
         self.lost()
         if self._client is not None and UNNAMED in self.keeps:
             self._client.statements.unnamed = None
-        self._client = self._unbound = None
+        self._client = self._unbound = self._undescribed = None
         self._copies.clear()
         self.keeps.clear()
         self.provider.end()
@@ -86,6 +98,8 @@ class Preparing:
         if owed.skipping or owed.copy_in or owed.doubt:
             self.pending.alone = False
             return self._look_in_doubt(client, kind)
+        if self._undescribed is not None and not self._describe_new(client, kind):
+            return WAIT
         if kind == codes.EXECUTE:
             self.pending.alone = False
             return self._execute(client) if self._copies else PASS
@@ -165,11 +179,31 @@ class Preparing:
 
     def sync(self) -> None:
         """A Sync follows: an unnamed statement that was not used may be bound later, on a server that reads it anew."""
-        statement, self._unbound = self._unbound, None
+        statements = (self._undescribed, self._unbound)
+        self._undescribed = self._unbound = None
         owed = self._server.owed
-        certain = not (owed.skipping or owed.copy_in or owed.doubt)
-        if statement is not None and certain and self._server.statements.has(statement):
+        if owed.skipping or owed.copy_in or owed.doubt:
+            return
+        for statement in statements:
+            if statement is not None and self._server.statements.has(statement):
+                self.provider.describe(statement)
+
+    def _describe_new(self, client: ClientSession, kind: int) -> bool:
+        """Ask what the rows of a new statement look like, before anything else is run, unless the client asks for that.
+
+        An error answers what the client says next; False: that is not here whole.
+        """
+        framer, statement = client.framer, self._undescribed
+        if framer.length <= evidence.LONGEST_READ and not framer.take(evidence.LONGEST_READ):
+            return False
+        self._undescribed = None
+        if kind == codes.DESCRIBE and framer.head(codes.SMALL_MESSAGE_LIMIT):
+            body = framer.body()
+            if body[:1] == b"S" and self._statement(client, body[1:-1][:LONGEST_NAME]) is statement:
+                return True
+        if statement is not None and self._server.statements.has(statement):
             self.provider.describe(statement)
+        return True
 
     def _parse_named(self, client: ClientSession, name: bytes, body: bytes, left: int) -> int:
         server = self._server
@@ -197,7 +231,7 @@ class Preparing:
             OfClientParse(client.statements, name, statement, server.statements, shared=shared), name, statement
         )
         if statement.shape is None:
-            self.provider.describe(statement)
+            self._undescribed = statement
         return DROPPED
 
     def _parse_unkept(self, client: ClientSession, name: bytes) -> int:
@@ -341,7 +375,7 @@ class Preparing:
 
     def query(self, client: ClientSession) -> None:
         """A Query goes to the server: it ends the unnamed statement."""
-        client.statements.unnamed = self._server.statements.unnamed = self._unbound = None
+        client.statements.unnamed = self._server.statements.unnamed = self._unbound = self._undescribed = None
         self.keeps.discard(UNNAMED)
 
     def _must_know(self, client: ClientSession, text: bytes) -> bool:

@@ -136,3 +136,29 @@ def test_nothing_is_prepared_in_front_of_half_a_bind(forgetful: WholeDataPlane) 
     forgetful.rest()
     forgetful.look()
     assert forgetful.is_answered(client), forgetful.owed(client)
+
+
+def test_an_error_about_the_shape_of_a_statement_answers_what_the_client_says_next(machine: WholeDataPlane) -> None:
+    """Behind the ParseComplete it would answer nothing, as long as the client asks no more."""
+    client, _ = machine.clients
+    (server,) = machine.servers
+    send(client, say.parse(b"SELECT 1", b"s"), say.FLUSH)
+    machine.rest()
+    send(client, say.SYNC)
+    assert server.judge.owed == ("DescribeStatement", "Sync")
+    server.take_turn()
+    server.tell(server.marked(say.error(), server.judge.replying_to))  # type: ignore[arg-type]
+    server.has_failed = True
+    machine.rest()
+    machine.look()
+    assert [kind for kind, _ in client.received if kind in "1tEZ"][-3:] == ["1", "E", "Z"]
+
+
+def test_who_asks_for_the_shape_of_a_statement_is_answered_by_the_only_describe(machine: WholeDataPlane) -> None:
+    client, _ = machine.clients
+    (server,) = machine.servers
+    send(client, say.parse(b"SELECT 1", b"s"), say.describe_statement(b"s"), say.SYNC)
+    assert server.judge.owed == ("Parse", "DescribeStatement", "Sync")
+    machine.rest()
+    machine.look()
+    assert machine.is_answered(client), machine.owed(client)
