@@ -72,7 +72,7 @@ class Connection:
             self.prepared.pop(name, None)
         elif request.name == "Query":
             self.prepared.pop(b"", None)
-            if read(request["query"]).whole.has(CLOSING):  # type: ignore[arg-type]
+            if read(request["query"]).whole.has(CLOSING):
                 self.prepared.clear()
 
     def ignore_syncs(self) -> None:
