@@ -90,8 +90,9 @@ class PoolingJudge:
         if not client.welcomed:
             client.welcomed = said.instance.name == "ReadyForQuery"
             return
-        due = _delivered(client, said.data)
         request = turn.instance if turn is not None else None
+        name = statement_named(request) if request is not None else None
+        due = _delivered(client, said.data, client.statements.known.get(name) if name is not None else None)
         if said.instance.name == "ReadyForQuery":
             yield from self._kept_back(said, client)
             if client.is_rolled_back:
@@ -308,17 +309,20 @@ def _is_in(request: Instance, requests: list[Instance]) -> bool:
     return any(one is request for one in requests)
 
 
-def _delivered(client: Connection, data: bytes) -> Due | None:
+def _delivered(client: Connection, data: bytes, meant: Statement | None) -> Due | None:
     """Strike out what is delivered; what answers nothing may be missing, if the lease was over before it came.
 
-    A notice or a notification may overtake replies that are kept back (protocol-async: it may stand anywhere).
+    A notice or a notification may overtake replies that are kept back (protocol-async: it may stand anywhere).  Of what
+    need not be delivered nothing is that is about another statement than the one that the client has asked about.
     """
     for number, due in enumerate(client.due):
         if due.said.data == data and due.said.instance.name in ANYWHERE:
             del client.due[number]
             return due
     for number, due in enumerate(client.due):
-        if due.said.data == data:
+        theirs = due.used[1] if due.used is not None and not due.is_reply else None
+        is_about_another = meant is not None and theirs is not None and theirs.text != meant.text
+        if due.said.data == data and not is_about_another:
             passed_over = [client.due.popleft() for _ in range(number + 1)][:-1]
             said = (one.said.instance for one in passed_over)
             client.passed_over |= {parameter(one)[0] for one in said if one.name == "ParameterStatus"}

@@ -320,6 +320,15 @@ LEGAL |= {
         *answered(1, say.complete(b"COPY 0"), ready()),
         Released(1, 7),
     ],
+    "a Describe of the pooler's own in front of one of the client's, and another that gets the same reply": [
+        *prepared(1, b"p1"),
+        *lease(
+            1,
+            [say.parse(ANOTHER, b"t"), say.describe_statement(b"s"), say.describe_statement(b"t"), say.SYNC],
+            [say.parse(ANOTHER, b"p2"), *[say.describe_statement(b"p1")] * 2, say.describe_statement(b"p2"), say.SYNC],
+            [*answered(1, say.PARSED), *own(*SHAPE), *answered(1, *SHAPE), *answered(1, *SHAPE, ready())],
+        ),
+    ],
     "two Describes that are the same, of which the second fails": lease(
         1,
         [say.parse(TEXT, b"s"), say.describe_statement(b"s"), say.describe_statement(b"s"), say.SYNC],
