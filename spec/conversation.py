@@ -270,7 +270,8 @@ RULES = (
         "transaction-status",
         FORMATS + "READYFORQUERY",
         "ReadyForQuery says I outside a transaction block, T inside and E inside a failed one, as the tags BEGIN, "
-        "START TRANSACTION, COMMIT, PREPARE TRANSACTION and ROLLBACK and the errors since the last one make it. Behind "
+        "START TRANSACTION, COMMIT, PREPARE TRANSACTION and ROLLBACK, which only the commands for that have, and the "
+        "errors since the last one make it. Behind "
         "a Query or FunctionCall that comes in place of a Sync it may be T too, for the transaction of the series.",
     ),
     Rule(

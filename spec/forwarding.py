@@ -7,6 +7,7 @@ forwarded.  What was left out in front of it must be what a pooler may answer by
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 from spec.codec import Instance
 from spec.events import Said
@@ -17,7 +18,7 @@ from spec.statements import Statement, renamed, statement_named
 
 def forwarded(said: Said, client: Connection, server: Connection) -> bool:
     """Return whether a message to a server is the client's next request; if so forget those that were left out."""
-    is_copying = any(reading.is_copying for reading in server.judge.readings)
+    is_copying = server.is_copying
     has_passed_over = False
     refusals = len(client.refusals)
     for number, asked in enumerate(client.asked):
@@ -25,11 +26,15 @@ def forwarded(said: Said, client: Connection, server: Connection) -> bool:
         is_same = _is_same(asked, said, but_for_its_name=but_for_its_name) and not _is_stray(asked, said, client)
         if is_same and not _asks_for_shape(asked, said, client, server, has_passed_over=has_passed_over):
             left_out = [client.asked.popleft() for _ in range(number + 1)][:-1]
+            for one in left_out:
+                client.ignored.pop(id(one), None)
             for refusal in client.refusals[len(client.refusals) - _count_queries(left_out) :]:
                 server.owners[id(refusal)] = (refusal, server.holder)
             return True
         if may_go_to_no_server(asked.instance):
             has_passed_over = True
+        elif id(asked) in client.ignored:
+            continue
         elif asked.instance.name == "Query" and refusals > 0:
             has_passed_over = True  # the pooler's own stands in for it
             refusals -= 1
@@ -61,23 +66,22 @@ def _means_another(asked: Said, said: Said, client: Connection, server: Connecti
 
 
 def comes_second(said: Said, client: Connection, server: Connection) -> bool:
-    """Return whether of two requests that are the same this second one is the client's; then the first is not.
+    """Return whether a request that is the same as the one before it is one too many: the client's is one of them.
 
-    Only the replies could tell them apart: the client has got nothing of those to the first.
+    Which of the two, the requests do not say.  So the replies to either are the client's, but it need not get them all:
+    whether it gets one for each request of its own, the judge of its own conversation knows.
     """
     first = server.last
     if said.instance.name not in ("Parse", "Describe") or first != said.instance or client.served is first:
         return False
     if server.owners.get(id(first), (None, None))[1] != server.holder:
         return False
+    assert first is not None
+    server.doubled |= {id(first): first, id(said.instance): said.instance}
+    client.due = deque(replace(due, is_reply=False) if due.answers is first else due for due in client.due)
     upcoming = next((asked for asked in client.asked if asked.instance.name not in VOID), None)
     is_the_clients_too = upcoming is not None and _is_same(upcoming, said, but_for_its_name=True)
-    if upcoming is not None and is_the_clients_too and not _means_another(upcoming, said, client, server):
-        return False
-    assert first is not None
-    server.owners[id(first)] = (first, None)
-    client.due = deque(due for due in client.due if due.answers is not first)
-    return True
+    return not (upcoming is not None and is_the_clients_too and not _means_another(upcoming, said, client, server))
 
 
 def is_own_column(described: Instance, server: Connection) -> bool:

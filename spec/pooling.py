@@ -43,6 +43,9 @@ from spec.session import Judge, Violation
 from spec.statements import USED, Statement, Statements, statement_named
 from spec.types import Item
 
+ANYWHERE = ASYNCHRONOUS - {"ParameterStatus"}
+"""What has no order; what a ParameterStatus says is in force from then on."""
+
 
 class PoolingJudge:
     """Judges a pooler by everything that happens on its connections."""
@@ -79,16 +82,24 @@ class PoolingJudge:
             client.note(said.instance)
             if said.instance.name in FORWARDED:
                 client.asked.append(said)
+            server = self.servers.get(client.holder) if client.holder is not None else None
+            if said.instance.name == "Sync" and server is not None and server.is_copying:
+                client.ignore_syncs()
             return
         note_parameter(client, said.instance)
         if not client.welcomed:
             client.welcomed = said.instance.name == "ReadyForQuery"
             return
-        due = _delivered(client, said.data)
         request = turn.instance if turn is not None else None
+        name = statement_named(request) if request is not None else None
+        due = _delivered(client, said.data, client.statements.known.get(name) if name is not None else None)
         if said.instance.name == "ReadyForQuery":
             yield from self._kept_back(said, client)
-        client.served = due.answers if due is not None and due.is_reply else client.served
+            if client.is_rolled_back:
+                yield _broken(TRANSPARENCY, said, "the client is not told that its transaction was rolled back")
+        client.is_rolled_back &= said.instance.name not in ("ReadyForQuery", "ErrorResponse")
+        if due is not None and said.instance.name not in ASYNCHRONOUS:
+            client.served = due.answers
         if due is not None and request is not None:
             yield from _used(said, client, request, due, self.found)
         elif due is None:
@@ -160,6 +171,10 @@ class PoolingJudge:
         if not server.welcomed:
             server.welcomed = said.instance.name == "ReadyForQuery"
             return
+        if said.instance.name == "CopyInResponse" and client is not None:
+            client.ignore_syncs()
+        if client is not None and owner is None and said.instance.name == "CommandComplete":
+            _rolled_back(said.instance, server, client)
         used = None
         if turn is not None and is_sure:
             if (name := statement_named(turn.instance)) is not None:
@@ -173,6 +188,7 @@ class PoolingJudge:
         server.is_marking &= said.instance.name != "ReadyForQuery"
         if client is not None and owner == server.holder:
             is_reply = turn is not None and said.instance.name != "ParameterStatus"
+            is_reply = is_reply and (turn is None or id(turn.instance) not in server.doubled)
             client.due.append(Due(said, is_reply, used, turn.instance if turn is not None else None))
         elif client is not None and _is_for_session(said.instance, stands_in=stands_in):
             client.due.append(Due(said, is_reply=False))  # said beside what the pooler has asked
@@ -183,6 +199,7 @@ class PoolingJudge:
             yield _broken(ISOLATION, said, what)
         if server.judge.idle and not server.judge.is_ambiguous:
             server.owners.clear()
+            server.doubled.clear()
 
     def _request(self, said: Said, server: Connection, client: Connection | None) -> Iterator[Violation]:
         server.stray.clear()
@@ -254,13 +271,20 @@ class PoolingJudge:
         (self.clients if gone.side is Side.CLIENT else self.servers).pop(gone.connection, None)
 
 
+def _rolled_back(complete: Instance, server: Connection, client: Connection) -> None:
+    """Learn that a statement of the pooler's own ended the transaction, of which the client has to hear by an error."""
+    if complete["tag"] == b"ROLLBACK" and server.judge.status != b"I":
+        client.is_rolled_back = server.judge.status == b"T"
+        client.judge.rolled_back()
+
+
 def _answered_without_server(client: Connection) -> None:
     """Forget the requests up to one that ends in ReadyForQuery: the pooler has answered them."""
     while client.asked:
-        asked = client.asked.popleft().instance
-        if asked.name == "Query" and client.refusals:
+        asked = client.asked.popleft()
+        if asked.instance.name == "Query" and client.refusals:
             client.refusals.pop(0)
-        if asked.name in ENDS_A_CYCLE:
+        if asked.instance.name in ENDS_A_CYCLE and client.ignored.pop(id(asked), None) is None:
             break
 
 
@@ -285,10 +309,20 @@ def _is_in(request: Instance, requests: list[Instance]) -> bool:
     return any(one is request for one in requests)
 
 
-def _delivered(client: Connection, data: bytes) -> Due | None:
-    """Strike out what is delivered; what answers nothing may be missing, if the lease was over before it came."""
+def _delivered(client: Connection, data: bytes, meant: Statement | None) -> Due | None:
+    """Strike out what is delivered; what answers nothing may be missing, if the lease was over before it came.
+
+    A notice or a notification may overtake replies that are kept back (protocol-async: it may stand anywhere).  Of what
+    need not be delivered nothing is that is about another statement than the one that the client has asked about.
+    """
     for number, due in enumerate(client.due):
-        if due.said.data == data:
+        if due.said.data == data and due.said.instance.name in ANYWHERE:
+            del client.due[number]
+            return due
+    for number, due in enumerate(client.due):
+        theirs = due.used[1] if due.used is not None and not due.is_reply else None
+        is_about_another = meant is not None and theirs is not None and theirs.text != meant.text
+        if due.said.data == data and not is_about_another:
             passed_over = [client.due.popleft() for _ in range(number + 1)][:-1]
             said = (one.said.instance for one in passed_over)
             client.passed_over |= {parameter(one)[0] for one in said if one.name == "ParameterStatus"}

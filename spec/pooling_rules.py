@@ -14,7 +14,8 @@ TRANSPARENCY = Rule(
     "transparency",
     "protocol-flow-pipelining",
     "A client gets every reply to what it asked, unchanged and in order, and none to what the pooler asked for itself; "
-    "the server gets what the client asked, unchanged but for the names of statements.",
+    "the server gets what the client asked, unchanged but for the names of statements. A transaction that the pooler "
+    "ends by a ROLLBACK of its own the client is told of by an error, and by the status that the server then has.",
 )
 STATEMENTS = Rule(
     "statements",

@@ -6,9 +6,14 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from spec.codec import Instance
+from spec.conversation import IGNORED_IN_COPY
 from spec.events import Said
 from spec.session import Judge
 from spec.statements import Statement, Statements, statement_named
+from spec.texts import read
+
+CLOSING = frozenset({b"discard", b"deallocate"})
+"""The words of SQL commands that close prepared statements."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,12 @@ class Connection:
     asked: deque[Said] = field(default_factory=deque)  # of a client: requests not forwarded yet
     due: deque[Due] = field(default_factory=deque)  # of a client
     owners: dict[int, tuple[Instance, int | None]] = field(default_factory=dict)  # of a server: whose a request is
+    doubled: dict[int, Instance] = field(default_factory=dict)  # of a server: requests of which some are one too many
     stray: list[Due] = field(default_factory=list)  # of a server: what it said by itself since it was asked something
     passed_over: set[bytes] = field(default_factory=set)  # of a client: parameters it was not told when they came
     fakes: int = 0  # of a client: messages of the pooler's own in this lease
+    ignored: dict[int, Said] = field(default_factory=dict)  # of a client: Syncs sent into a COPY, by their identity
+    is_rolled_back: bool = False  # of a client: the pooler has ended its transaction, and it was not told
     fresh: bool = False  # of a client: nothing has been forwarded in this lease
     refusals: list[Instance] = field(default_factory=list)
     """Of a client: Queries of the pooler's own that may fail in the place of the client's."""
@@ -60,6 +68,20 @@ class Connection:
         if request.name == "Parse" and name is not None and is_free:
             self.prepared[name] = Statement(request["query"], request["types"])
         self.meant[id(request)] = self.prepared.get(name) if name is not None else None
+        if request.name == "Close" and name is not None:
+            self.prepared.pop(name, None)
+        elif request.name == "Query":
+            self.prepared.pop(b"", None)
+            if read(request["query"]).whole.has(CLOSING):
+                self.prepared.clear()
+
+    def ignore_syncs(self) -> None:
+        """Note of a client whose server reads the data of a COPY which of its Syncs stand within that."""
+        for asked in self.asked:
+            if asked.instance.name == "Sync":
+                self.ignored[id(asked)] = asked
+            elif asked.instance.name not in IGNORED_IN_COPY:
+                break
 
     def parameters_due(self) -> set[bytes]:
         """Return the names of the parameters of which a client is still to be told."""
@@ -70,6 +92,11 @@ class Connection:
         """Return whether a server has not answered everything that was forwarded for a client."""
         owed = self.judge.readings[0].owed
         return any(self.owners.get(id(request.instance), (None, None))[1] == client for request in owed)
+
+    @property
+    def is_copying(self) -> bool:
+        """Whether a server reads the data of a COPY."""
+        return any(reading.is_copying for reading in self.judge.readings)
 
     def owner(self) -> int | None:
         """Return the client whose request a server answers now; the holder where readings differ and one says so."""

@@ -23,6 +23,15 @@ STATUS_AFTER = {
 }
 """The transaction status that a command leaves, by its tag; others do not change it."""
 
+NAMED_BY = {
+    b"BEGIN": frozenset({b"begin"}),
+    b"START TRANSACTION": frozenset({b"start"}),
+    b"COMMIT": frozenset({b"commit", b"end"}),
+    b"PREPARE TRANSACTION": frozenset({b"prepare"}),
+    b"ROLLBACK": frozenset({b"rollback", b"abort", b"commit", b"end", b"prepare"}),
+}
+"""The words that, by tag, one of must be in the command: in a failed transaction COMMIT says ROLLBACK."""
+
 STAYS_INSIDE = {b"COMMIT": frozenset({b"chain"}), b"ROLLBACK": frozenset({b"chain", b"to"})}
 """The words that, by tag, make a command leave a transaction block open: COMMIT AND CHAIN, ROLLBACK TO SAVEPOINT."""
 
@@ -197,6 +206,8 @@ class Facts:
 
     def _completed(self, tag: Item) -> Iterator[Fault]:
         assert isinstance(tag, bytes)
+        if tag in NAMED_BY and not self.result.says(NAMED_BY[tag]):
+            yield "transaction-status", f"{shown(tag)} of a command that is none"
         if tag in STATUS_AFTER:
             stays = self.statuses != {b"I"} and self.result.says(STAYS_INSIDE.get(tag, frozenset()))
             self.statuses = frozenset((STATUS_AFTER[tag], b"T") if stays else (STATUS_AFTER[tag],))

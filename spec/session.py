@@ -158,6 +158,11 @@ class Judge:
         """Keep one of the readings only: for who knows which is right."""
         self._readings = [self._readings[number]]
 
+    def rolled_back(self) -> None:
+        """Learn that who stands between the two sides has ended the transaction: the next status may be that."""
+        for reading in self._readings:
+            reading.facts.statuses |= {b"I"}
+
     # --- what comes
 
     def hear(self, instance: Instance) -> tuple[Violation, ...]:

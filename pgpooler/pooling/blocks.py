@@ -1,7 +1,8 @@
 """Transaction blocks in statement mode: the one that a request leaves open is rolled back and refused.
 
-The CommandComplete of BEGIN is held until it is known what follows, so that a refused BEGIN is answered by the error
-alone.  `BEGIN; ...; COMMIT` in one Query ends idle and gets every reply.
+From BEGIN on each CommandComplete is held until it is known what follows, so that the error stands in the place of the
+last: a refused BEGIN is answered by the error alone, and no statement both succeeds and fails.  `BEGIN; ...; COMMIT` in
+one Query ends idle and gets every reply.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ PIPELINE_REFUSED = FeatureNotSupported(
 class BlockGuard:
     """Watches the replies of one lease in statement mode."""
 
-    __slots__ = ("_begun", "_client", "_refusal", "_server")
+    __slots__ = ("_client", "_has_begun", "_held", "_refusal", "_server")
 
     def __init__(self, server: ServerSession, client: ClientSession) -> None:
         self._server = server
         self._client = client
-        self._begun = b""  # the CommandComplete that is held
+        self._has_begun = False  # what is answered now has begun a block
+        self._held = b""  # the CommandComplete that is held
         self._refusal = b""  # what the client is told once its block is rolled back
 
     def takes(self, kind: int, now: float) -> bool:
@@ -48,24 +50,27 @@ class BlockGuard:
             framer.drop()
             self._refuse(now)
             return True
-        if kind == codes.COMMAND_COMPLETE and framer.body() in BEGUN:
+        if kind == codes.COMMAND_COMPLETE and (self._has_begun or framer.body() in BEGUN):
             server.lease.pass_on_run()
             self.let_go()
-            self._begun = messages.message(kind, framer.body())
+            self._has_begun = True
+            self._held = messages.message(kind, framer.body())
             framer.drop()
             return True
+        self._has_begun &= kind != codes.READY_FOR_QUERY
         return False
 
     def let_go(self) -> None:
         """Something follows what is held: it goes out first."""
-        if self._begun:
-            self._client.port.write_all(self._begun)
-            self._begun = b""
+        if self._held:
+            self._client.port.write_all(self._held)
+            self._held = b""
 
     def _refuse(self, now: float) -> None:
         """A request left a transaction open: roll back before anybody is told."""
         server = self._server
-        self._begun = b""
+        self._held = b""
+        self._has_begun = False
         # After an error the client knows already, and a request has only one.
         self._refusal = messages.ready_for_query(codes.IDLE) if server.status == codes.FAILED else BLOCK_REFUSED
         if server.owed.doubt or server.owed.requests:

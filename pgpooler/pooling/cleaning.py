@@ -26,8 +26,10 @@ KEEPING_PLANS = (
 """What DISCARD ALL does, but for prepared statements.  RESET ALL alone does not undo SET ROLE."""
 
 
-CARRIED = evidence.SETTINGS | evidence.RESTORING | evidence.FOR_THE_TRANSACTION | evidence.STATEMENTS
-"""Evidence of what is known of, and set right when the next client comes."""
+CARRIED = (
+    evidence.SETTINGS | evidence.RESTORING | evidence.FOR_THE_TRANSACTION | evidence.STATEMENTS | evidence.READS_DATA
+)
+"""Evidence of what is known of, and set right when the next client comes, or of what leaves nothing."""
 
 
 class Cleaning:

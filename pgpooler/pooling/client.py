@@ -16,7 +16,7 @@ from pgpooler.pooling.parameters import NONE_SET, Reported
 from pgpooler.pooling.port import Port, Session
 from pgpooler.pooling.statements import ClientStatements
 from pgpooler.pooling.states import ClientState, ServerState
-from pgpooler.pooling.traffic import REQUESTS, TEXTS, VOID, check_request, drop_request
+from pgpooler.pooling.traffic import AWAITED, REQUESTS, VOID, check_request, drop_request
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.framer import EMPTY, Framer
 
@@ -148,8 +148,8 @@ class ClientSession(Session):
         if not kind:
             return
         check_request(kind, framer.length)
-        if kind in TEXTS and framer.length <= LONGEST_READ and not framer.take(LONGEST_READ):
-            return  # a short text is looked at whole, and half of it needs no server
+        if kind in AWAITED and framer.length <= LONGEST_READ and not framer.take(LONGEST_READ):
+            return  # half of it needs no server
         if kind == codes.TERMINATE:
             self.depart(now)
         elif self.pool is not None and not self.pool.retired:

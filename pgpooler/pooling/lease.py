@@ -12,7 +12,7 @@ from pgpooler.pooling.between import OURS
 from pgpooler.pooling.blocks import BlockGuard
 from pgpooler.pooling.expected import DROP, GOES_ON
 from pgpooler.pooling.looking import Looking
-from pgpooler.pooling.owed import EXTENDED
+from pgpooler.pooling.owed import EXTENDED, SINGLE
 from pgpooler.pooling.parameters import NONE_SET, restoration
 from pgpooler.pooling.preparing import Preparing
 from pgpooler.pooling.refusals import Refusals, with_names_of_client
@@ -145,7 +145,8 @@ class Lease:
             self.send_run(client)
 
     def _note_request(self, kind: int) -> None:
-        self._last = kind
+        if kind not in VOID or self._last not in SINGLE:
+            self._last = kind
         self._server.owed.sent(kind)
         if kind == codes.FLUSH:
             self.flush_due, self._unflushed = self._unflushed and not self._server.owed.skipping, False
@@ -206,6 +207,8 @@ class Lease:
             return True
         if kind in VOID or server.owed.copy_in:
             return False
+        if server.owed.may_copy:
+            return True  # nobody could tell whether the COPY took it
         if self.overdue and kind != codes.SYNC:
             return True
         return self._blocks is not None and server.owed.ready_due

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pgpooler.pooling import evidence
 from pgpooler.pooling.owed import EXTENDED
-from pgpooler.pooling.requests import HOLD, PASS, REFUSE, WAIT
+from pgpooler.pooling.requests import DROPPED, HOLD, PASS, REFUSE, WAIT
 from pgpooler.pooling.session_state import UNREAD
 from pgpooler.protocol import codes
 
@@ -33,6 +33,8 @@ class Looking:
         if self._lease.pooled and kind in EXTENDED:
             return self._lease.preparing.look(client, kind)
         if self._lease.pooled and kind == codes.SYNC:
+            if self._server.owed.copy_in and not self._server.owed.doubt:
+                return DROPPED  # the server would ignore it, unless the COPY fails before it is read
             self._lease.preparing.sync()
             return PASS
         if not self._lease.session_state.observed:
@@ -61,6 +63,9 @@ class Looking:
                 if self._lease.pooled and self._closes_statements(client, bits, text, now):
                     return HOLD
                 state.note_text(bits, text)
+                owed = self._server.owed
+                if bits & evidence.READS_DATA and self._lease.pooled and not (owed.skipping or owed.copy_in):
+                    owed.begins_copy(codes.QUERY)
         if self._lease.pooled:
             self._lease.preparing.query(client)
         return PASS

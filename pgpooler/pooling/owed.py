@@ -39,7 +39,18 @@ END_OF_COPY = COPY_DONE  # one entry for either
 class Owed:
     """What one server still owes.  `requests` is the queue; the rest are facts about COPY, errors and doubt."""
 
-    __slots__ = ("answered", "asked", "copy_in", "doubt", "requests", "skipping", "swallowed", "unsynced")
+    __slots__ = (
+        "_copier",
+        "_may_copy",
+        "answered",
+        "asked",
+        "copy_in",
+        "doubt",
+        "requests",
+        "skipping",
+        "swallowed",
+        "unsynced",
+    )
 
     def __init__(self) -> None:
         self.requests: deque[int] = deque()
@@ -49,6 +60,8 @@ class Owed:
         self.doubt = ""  # why nobody can say what the server still owes
         self.asked = 0  # requests ever sent that end in ReadyForQuery
         self.answered = 0  # of those, how many have, or never will because a COPY ate them
+        self._copier = 0  # QUERY, or BATCH: what may begin a COPY at any time, and
+        self._may_copy = -1  # its number, counted as `asked`
         self.unsynced = False  # a Query or FunctionCall came in place of a Sync: PostgreSQL 18 may fail the next one
 
     def __repr__(self) -> str:
@@ -75,6 +88,27 @@ class Owed:
         """A ReadyForQuery is owed: something that ends in one has been sent."""
         return any(kind != BATCH and kind != END_OF_COPY for kind in self.requests)
 
+    @property
+    def may_copy(self) -> bool:
+        """What was sent may begin a COPY at any time, which would take what follows for its own."""
+        return self._may_copy >= self.answered
+
+    def begins_copy(self, kind: int) -> None:
+        """A Query, or an Execute in a batch, is sent next that begins a COPY from the client."""
+        self._copier = QUERY if kind == QUERY else BATCH
+        self._may_copy = self.asked
+
+    def _begins_no_copy(self) -> None:
+        """The batch that the server is at has begun its COPY, or failed.  (A Query may have several.)"""
+        if self.requests and self.requests[0] == BATCH and self._may_copy == self.answered:
+            self._may_copy = -1
+
+    def _come_to_copy(self) -> None:
+        """A COPY begins: the batch without Sync in front of the Query that it is of has been answered."""
+        if self._copier == QUERY and self._may_copy == self.answered:
+            while self.requests and self.requests[0] in (BATCH, END_OF_COPY):
+                self.requests.popleft()
+
     def sent(self, kind: int) -> None:
         """Note a request of this type, at its first forwarded byte."""
         requests = self.requests
@@ -92,7 +126,7 @@ class Owed:
                 requests.append(SYNC)
         elif kind in SINGLE or kind in EXTENDED:
             if self.copy_in:
-                self.doubt = "a request was sent into an open COPY"
+                self._fail_copy()
             if not self.skipping:
                 if kind in SINGLE:
                     self.unsynced |= bool(requests) and requests[-1] == BATCH
@@ -101,10 +135,23 @@ class Owed:
                 elif not requests or requests[-1] != BATCH:
                     requests.append(BATCH)
 
+    def _fail_copy(self) -> None:
+        """A request is sent into an open COPY, which fails of it, unless it has failed before that is read.
+
+        In a batch that is all the same: the request is skipped too.  Else it may be run, or not.
+        """
+        self.copy_in = False
+        if self.requests and self.requests[0] == BATCH:
+            self.skipping = True
+        else:
+            self.doubt = "a request was sent into an open COPY"
+
     def copy_in_response(self) -> None:
         """The server reads COPY data now: forget the Syncs already sent into it, up to the end of the data."""
         requests = self.requests
         self._pass_over_ends_of_copy()
+        self._come_to_copy()
+        self._begins_no_copy()
         self.copy_in = True
         self.swallowed = 0
         if not requests:
@@ -145,6 +192,7 @@ class Owed:
         self.swallowed = 0
         self.doubt = ""
         self.answered = self.asked
+        self._may_copy = -1
 
     def error(self) -> None:
         """The server reported an error: a batch is void up to the next Sync, a Query keeps its ReadyForQuery."""
@@ -153,6 +201,7 @@ class Owed:
             self.doubt = "a COPY failed with a Sync already sent into it"
         self.copy_in = False
         self._pass_over_ends_of_copy()
+        self._begins_no_copy()
         if requests and requests[0] == BATCH:
             while requests and requests[0] != SYNC:
                 if requests.popleft() in SINGLE:

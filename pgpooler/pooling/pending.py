@@ -99,7 +99,9 @@ class Pending:
 
     def error(self) -> None:
         """The server reports an error: what it has not yet done of the batch, it does not do."""
-        self._described = None
+        if self._described is not None:
+            self._described.undo()
+            self._described = None
         self._undo(self._owed.answered - self._owed.swallowed)  # a failed COPY may have eaten none of those Syncs
 
     def ready(self) -> None:

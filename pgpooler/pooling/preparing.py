@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pgpooler.pooling.client import ClientSession
     from pgpooler.pooling.lease import Lease
     from pgpooler.pooling.server import ServerSession
+    from pgpooler.protocol.framer import Framer
 
 UNKNOWN = b"\0C26000\0"  # field of the error about a statement that does not exist
 OUTDATED = re.compile(rb"\0C0A000\0.*\0RRevalidateCachedQuery\0|\0C42(?!501|P05)", re.DOTALL)
@@ -37,14 +38,27 @@ for a name that is taken."""
 class Preparing:
     """The prepared statements of one lease after the other on one server connection."""
 
-    __slots__ = ("_bound", "_client", "_lease", "_server", "_unbound", "keeps", "pending", "provider")
+    __slots__ = (
+        "_bound",
+        "_client",
+        "_copies",
+        "_lease",
+        "_server",
+        "_unbound",
+        "_undescribed",
+        "keeps",
+        "pending",
+        "provider",
+    )
 
     def __init__(self, server: ServerSession, lease: Lease) -> None:
         self._server = server
         self._lease = lease
         self._client: ClientSession | None = None
+        self._undescribed: Statement | None = None  # a named one that is new, whose rows nobody has asked for
         self._unbound: Statement | None = None  # the unnamed one, prepared in this batch and not used in it
         self._bound: list[Statement] = []  # by requests that are under way
+        self._copies: set[bytes] = set()  # portals whose Execute begins a COPY from the client
         self.pending = Pending(server.owed)
         self.provider = Provider(server, lease, self.pending)
         self.keeps: set[bytes] = set()  # names of statements that only this server has: the lease cannot end
@@ -58,7 +72,8 @@ class Preparing:
         self.lost()
         if self._client is not None and UNNAMED in self.keeps:
             self._client.statements.unnamed = None
-        self._client = self._unbound = None
+        self._client = self._unbound = self._undescribed = None
+        self._copies.clear()
         self.keeps.clear()
         self.provider.end()
 
@@ -80,9 +95,14 @@ class Preparing:
         """Look at an extended request at which the framer has stopped; return what is to become of it (`requests`)."""
         self.pending.request()
         owed = self._server.owed
-        if owed.skipping or owed.copy_in or kind == codes.EXECUTE:
+        if owed.skipping or owed.copy_in or owed.doubt:
             self.pending.alone = False
-            return PASS
+            return self._look_in_doubt(client, kind)
+        if self._undescribed is not None and not self._describe_new(client, kind):
+            return WAIT
+        if kind == codes.EXECUTE:
+            self.pending.alone = False
+            return self._execute(client) if self._copies else PASS
         if kind == codes.PARSE:
             return self._parse(client)
         if kind == codes.BIND:
@@ -90,6 +110,33 @@ class Preparing:
             self.pending.alone = False
             return fate
         return self._describe_or_close(client, kind)
+
+    def _look_in_doubt(self, client: ClientSession, kind: int) -> int:
+        """Pass on what perhaps is not run as it is, with one reply to each request, if any.
+
+        A statement that is prepared then has the client's own name, and only this server has it.
+        """
+        owed = self._server.owed
+        certain = owed.skipping or (owed.copy_in and owed.open_batch)  # that it is not run
+        if kind != codes.PARSE or certain:
+            return PASS
+        names = read_names(client.framer, 1)
+        if names is None:
+            return WAIT
+        if names:
+            name = names[0][:LONGEST_NAME]
+            self._lease.session_state.note(evidence.UNREAD | evidence.CLEANING)
+            self._client_only(client, name)
+            self.keeps.add(name)
+        return PASS
+
+    def _client_only(self, client: ClientSession, name: bytes) -> None:
+        """The client prepares a statement that only this server will have."""
+        if name:
+            client.statements.remove(name)
+            self._server.statements.strays.add(name)
+        else:
+            client.statements.unnamed = self._server.statements.unnamed = None
 
     def _parse(self, client: ClientSession) -> int:
         framer = client.framer
@@ -132,11 +179,31 @@ class Preparing:
 
     def sync(self) -> None:
         """A Sync follows: an unnamed statement that was not used may be bound later, on a server that reads it anew."""
-        statement, self._unbound = self._unbound, None
+        statements = (self._undescribed, self._unbound)
+        self._undescribed = self._unbound = None
         owed = self._server.owed
-        certain = not (owed.skipping or owed.copy_in or owed.doubt)
-        if statement is not None and certain and self._server.statements.has(statement):
+        if owed.skipping or owed.copy_in or owed.doubt:
+            return
+        for statement in statements:
+            if statement is not None and self._server.statements.has(statement):
+                self.provider.describe(statement)
+
+    def _describe_new(self, client: ClientSession, kind: int) -> bool:
+        """Ask what the rows of a new statement look like, before anything else is run, unless the client asks for that.
+
+        An error answers what the client says next; False: that is not here whole.
+        """
+        framer, statement = client.framer, self._undescribed
+        if framer.length <= evidence.LONGEST_READ and not framer.take(evidence.LONGEST_READ):
+            return False
+        self._undescribed = None
+        if kind == codes.DESCRIBE and framer.head(codes.SMALL_MESSAGE_LIMIT):
+            body = framer.body()
+            if body[:1] == b"S" and self._statement(client, body[1:-1][:LONGEST_NAME]) is statement:
+                return True
+        if statement is not None and self._server.statements.has(statement):
             self.provider.describe(statement)
+        return True
 
     def _parse_named(self, client: ClientSession, name: bytes, body: bytes, left: int) -> int:
         server = self._server
@@ -164,16 +231,13 @@ class Preparing:
             OfClientParse(client.statements, name, statement, server.statements, shared=shared), name, statement
         )
         if statement.shape is None:
-            self.provider.describe(statement)
+            self._undescribed = statement
         return DROPPED
 
     def _parse_unkept(self, client: ClientSession, name: bytes) -> int:
         """Pass on a statement that is too long to be kept.  Only this server has it, so the client stays with it."""
         self._lease.session_state.note(evidence.UNREAD | evidence.CLEANING)
-        if name:
-            self._server.statements.strays.add(name)
-        else:
-            client.statements.unnamed = self._server.statements.unnamed = None
+        self._client_only(client, name)
         self.pending.expect(OfUnkept(self.keeps, name), name)
         return PASS
 
@@ -186,6 +250,10 @@ class Preparing:
         portal, said = names
         name = said[:LONGEST_NAME]
         statement = self._statement(client, name)
+        portal_known = portal[:LONGEST_NAME]
+        self._copies.discard(portal_known)
+        if not self._is_here(client.framer, statement):
+            return WAIT
         fate = self.provider.make_ready(client, name, statement)
         if fate != PASS:
             return fate
@@ -202,6 +270,8 @@ class Preparing:
                     return HOLD
                 self.deallocates(client, statement.text)
             state.note_text(statement.left, statement.text)
+            if statement.left & evidence.READS_DATA:
+                self._copies.add(portal_known)
         self._bound.append(statement)
         if statement is self._unbound:
             self._unbound = None
@@ -210,6 +280,24 @@ class Preparing:
         self._server.statements.named.move_to_end(statement)
         self._lease.replace_head(portal + b"\0" + statement.name + b"\0", len(portal) + len(said) + 2)
         return REWRITTEN
+
+    def _is_here(self, framer: Framer, statement: Statement | None) -> bool:
+        """A Bind is here whole, if something of ours goes in front: an error of that answers it, and comes behind it.
+
+        A very long one is not waited for; then its client may hear of an error while it is still sending.
+        """
+        if statement is not None and not statement.left and self._server.statements.has(statement):
+            return True
+        return framer.length > evidence.LONGEST_READ or framer.take(evidence.LONGEST_READ)
+
+    def _execute(self, client: ClientSession) -> int:
+        """Some portal begins a COPY from the client: perhaps it is this one."""
+        names = read_names(client.framer, 1)
+        if names is None:
+            return WAIT
+        if names and names[0][:LONGEST_NAME] in self._copies:
+            self._server.owed.begins_copy(codes.EXECUTE)
+        return PASS
 
     def _describe_or_close(self, client: ClientSession, kind: int) -> int:
         framer = client.framer
@@ -287,7 +375,7 @@ class Preparing:
 
     def query(self, client: ClientSession) -> None:
         """A Query goes to the server: it ends the unnamed statement."""
-        client.statements.unnamed = self._server.statements.unnamed = self._unbound = None
+        client.statements.unnamed = self._server.statements.unnamed = self._unbound = self._undescribed = None
         self.keeps.discard(UNNAMED)
 
     def _must_know(self, client: ClientSession, text: bytes) -> bool:

@@ -180,6 +180,7 @@ class ServerSession(Session):
         What the server has begun to say by itself is not for the client: the rest is dropped, in front of an answer.
         """
         self.client = client
+        self.error = None  # what nobody was told concerned somebody else
         self.lease.begin(client)
         client.server = self
         unnamed = self.statements.unnamed is not None and client.mode is PoolMode.SESSION  # somebody else's
@@ -310,6 +311,8 @@ class ServerSession(Session):
             self.parameters = self.parameters.changed(name, value)
             if self.state == IDLE:
                 self.pool.known.clear()  # the server's own values are others now
+            elif self.state == CLEANING:
+                self.settings = None  # of the client that is gone, perhaps
         elif kind == codes.ERROR_RESPONSE:
             if not framer.head(SEVERITY_WITHIN):
                 return False
@@ -325,6 +328,8 @@ class ServerSession(Session):
                 return False
             self.between.rows.append(framer.body())
         elif kind == codes.COPY_IN_RESPONSE:
+            if not framer.take(TAKEN_LIMIT):
+                return False
             self.owed.copy_in_response()
         elif kind == codes.COPY_BOTH_RESPONSE:
             self.owed.doubt = "a replication stream ran on the connection"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pgpooler.errors import ProtocolViolation
+from pgpooler.pooling.owed import EXTENDED
 from pgpooler.protocol import codes
 from pgpooler.protocol.framer import EMPTY, Framer, watching
 
@@ -13,7 +14,7 @@ EVERYTHING = bytes([1]) * 256
 # CopyData is the one type that needs no look; everything else is a request whose reply is owed, or an error.
 REQUESTS = watching(bytes(set(codes.FRONTEND_TYPES) - {codes.COPY_DATA}), unknown=codes.FRONTEND_TYPES)
 VOID = (codes.COPY_DONE, codes.COPY_FAIL, codes.FLUSH)  # mean nothing to a server that owes nothing
-TEXTS = (codes.QUERY, codes.PARSE)  # hold a statement's text
+AWAITED = (codes.QUERY, codes.PARSE, codes.BIND)  # may have to be here whole before something can be done about them
 ENDS = (codes.QUERY, codes.FUNCTION_CALL, codes.SYNC)  # a ReadyForQuery answers them
 SMALL = (*VOID, codes.CLOSE, codes.DESCRIBE, codes.EXECUTE, codes.SYNC, codes.TERMINATE)
 
@@ -71,10 +72,14 @@ def is_last_error(start_of_body: bytes) -> bool:
 
 
 def drop_request(framer: Framer) -> bool:
-    """Drop the first request that was kept, up to what a ReadyForQuery answers; False when it is not here whole."""
+    """Drop the first request that was kept, up to what a ReadyForQuery answers; False when it is not here whole.
+
+    In a batch that fails everything is skipped up to the Sync, also a Query.
+    """
     framer.feed(EMPTY, 0, 0)
     kind = 0
-    while kind not in ENDS:
+    ends: tuple[int, ...] = ENDS
+    while kind not in ends:
         kind = framer.run(REQUESTS)
         here = framer.position + framer.length <= framer.end
         if not kind or not here or kind == codes.TERMINATE or kind not in codes.FRONTEND_TYPES:
@@ -82,6 +87,8 @@ def drop_request(framer: Framer) -> bool:
             framer.passing = 0
             return False
         framer.pass_on()
+        if kind in EXTENDED:
+            ends = (codes.SYNC,)
     framer.passed()
     framer.keep()
     return True

@@ -29,6 +29,7 @@ from spec.spoilt import (
     begun,
     changed,
     ended,
+    has_one_end,
     heard,
     near_valid_conversations,
 )
@@ -197,6 +198,37 @@ def test_the_last_message_of_an_entry_is_judged_as_it_says(entry: Entry) -> None
 @settings(SLOW, max_examples=5)
 def test_it_is_judged_like_that_behind_any_session(entry: Entry, data: st.DataObject) -> None:
     assert_judged_as_due(data.draw(ended(entry)))
+
+
+COPY_WITH_SYNCS = (
+    say.query(b"COPY t FROM STDIN"),
+    say.SYNC,
+    say.SYNC,
+    say.copy_begins("CopyInResponse"),
+    say.query(b"ROLLBACK"),
+    say.SYNC,
+    say.error(),
+    *(say.ready(), say.ready()),
+)
+"""Both ReadyForQuery may be the last that are owed; or ROLLBACK and a Sync are still to be answered."""
+ROLLED_BACK = (say.query(b"ROLLBACK"), say.complete(b"ROLLBACK"), say.ready())
+
+
+def test_a_session_may_have_several_ends_though_a_rollback_was_answered() -> None:
+    assert not has_one_end([*LOGIN, *COPY_WITH_SYNCS, *ROLLED_BACK])
+    again = heard((*LOGIN, *COPY_WITH_SYNCS, *ROLLED_BACK, say.parse(b"SELECT 1"), say.SYNC, say.ready()))
+    assert violations(again) == [], "this answers the Sync behind the first ROLLBACK"
+
+
+def test_a_rollback_answers_no_other_command() -> None:
+    """The counterexample that a random session was: a COPY cannot be answered like a ROLLBACK."""
+    session = [
+        say.query(b"COPY t FROM STDIN") if message == say.query(b"ROLLBACK") else message for message in COPY_WITH_SYNCS
+    ]
+    assert has_one_end([*LOGIN, *session, *ROLLED_BACK])
+    assert [
+        one.rule.name for one in violations(heard((*LOGIN, say.query(b"SELECT 1"), say.complete(b"ROLLBACK"))))
+    ] == ["transaction-status"]
 
 
 @every_change

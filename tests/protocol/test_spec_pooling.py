@@ -298,6 +298,46 @@ LEGAL: dict[str, list[Event]] = {
     ],
 }
 
+BLOCK, ROLLBACK = say.query(b"BEGIN; SELECT 1"), say.query(b"ROLLBACK")
+BEGUN = (say.complete(b"BEGIN"), *REPLY[:-1])
+ROLLED_BACK = own(say.complete(b"ROLLBACK"), ready())
+COPY_BEGUN = [*asked(1, say.query(b"COPY t FROM STDIN")), *answered(1, say.copy_begins("CopyInResponse"))]
+
+LEGAL |= {
+    "a block that is refused, and rolled back before the client hears of it": [
+        *asked(1, BLOCK),
+        *answered(1, *BEGUN),
+        *own(DONE, ready(b"T")),
+        *said(Side.SERVER, 7, ROLLBACK),
+        *ROLLED_BACK,
+        *said(Side.CLIENT, 1, ERROR, ready()),
+        Released(1, 7),
+    ],
+    "a Sync in a COPY that the server does not get": [
+        *COPY_BEGUN,
+        *said(Side.CLIENT, 1, say.SYNC, say.COPY_DONE),
+        *said(Side.SERVER, 7, say.COPY_DONE),
+        *answered(1, say.complete(b"COPY 0"), ready()),
+        Released(1, 7),
+    ],
+    "a Describe of the pooler's own in front of one of the client's, and another that gets the same reply": [
+        *prepared(1, b"p1"),
+        *lease(
+            1,
+            [say.parse(ANOTHER, b"t"), say.describe_statement(b"s"), say.describe_statement(b"t"), say.SYNC],
+            [say.parse(ANOTHER, b"p2"), *[say.describe_statement(b"p1")] * 2, say.describe_statement(b"p2"), say.SYNC],
+            [*answered(1, say.PARSED), *own(*SHAPE), *answered(1, *SHAPE), *answered(1, *SHAPE, ready())],
+        ),
+    ],
+    "two Describes that are the same, of which the second fails": lease(
+        1,
+        [say.parse(TEXT, b"s"), say.describe_statement(b"s"), say.describe_statement(b"s"), say.SYNC],
+        [say.parse(TEXT, b"s"), *[say.describe_statement(b"s")] * 3, say.SYNC],
+        [*own(say.PARSED, *SHAPE, SHAPE[0]), *said(Side.CLIENT, 1, say.PARSED, SHAPE[0])],
+        answered(1, say.error(), ready()),
+    ),
+}
+
 IN_COPY = [say.copy_data(b"1\n"), say.copy_data(b"2\n"), say.COPY_DONE]
 
 WRONG: dict[str, tuple[str, list[Event]]] = {
@@ -327,6 +367,38 @@ WRONG: dict[str, tuple[str, list[Event]]] = {
     "a reply kept back": (
         "transparency",
         [*asked(1), *said(Side.SERVER, 7, *REPLY, ready()), *said(Side.CLIENT, 1, *REPLY), Released(1, 7)],
+    ),
+    "a block rolled back in silence": (
+        "transparency",
+        [
+            *asked(1, BLOCK),
+            *answered(1, *BEGUN),
+            *own(DONE, ready(b"T")),
+            *said(Side.SERVER, 7, ROLLBACK),
+            *ROLLED_BACK,
+            *said(Side.CLIENT, 1, ready()),
+        ],
+    ),
+    "a block rolled back, and called a failed one": (
+        "transparency",
+        [
+            *asked(1, BLOCK),
+            *answered(1, *BEGUN),
+            *own(DONE, ready(b"T")),
+            *said(Side.SERVER, 7, ROLLBACK),
+            *ROLLED_BACK,
+            *said(Side.CLIENT, 1, ERROR, ready(b"E")),
+        ],
+    ),
+    "a Sync behind the end of a COPY that the server does not get": (
+        "transparency",
+        [
+            *COPY_BEGUN,
+            *said(Side.CLIENT, 1, say.COPY_DONE, say.SYNC, say.function_call(b"1")),
+            *said(Side.SERVER, 7, say.COPY_DONE),
+            *answered(1, say.complete(b"COPY 0"), ready()),
+            *said(Side.SERVER, 7, say.function_call(b"1")),
+        ],
     ),
     "handed on in a transaction": (
         "release",

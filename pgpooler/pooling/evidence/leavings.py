@@ -18,6 +18,7 @@ SETTINGS = 512  # settings of the session may have changed: the server is asked 
 RESTORING = 1024  # a setting may have gone back to the server connection's own value, which need not be the client's
 FOR_THE_TRANSACTION = 2048  # settings change and come back with its end
 STATEMENTS = 4096  # speaks of prepared statements by their names
+READS_DATA = 8192  # begins a COPY from the client, which leaves nothing, but what follows has to wait
 
 PINNING = TEMPORARY | LISTENING | ADVISORY_LOCK | HELD_CURSOR | PREPARED
 """What keeps a client on its server connection."""

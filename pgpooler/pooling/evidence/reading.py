@@ -18,6 +18,7 @@ from pgpooler.pooling.evidence.leavings import (
     FUNCTIONS,
     HELD_CURSOR,
     NOTHING,
+    READS_DATA,
     RESTORING,
     SETTINGS,
     STATEMENTS,
@@ -146,6 +147,14 @@ class Reading:
             elif key == b"'" and (before == b"'" or b"\\" in said or said[:1] == b"u"):
                 self._found |= CLEANING  # put together from parts or escapes: it may say anything
             before = key
+
+    def _copy(self) -> None:
+        """COPY ... FROM STDIN; the grammar takes STDOUT for the same there (gram.y, copy_file_name)."""
+        depth = 0
+        for place, key in enumerate(self._keys):
+            depth += (key == b"(") - (key == b")")
+            if not depth and key == b"from" and self._key(place + 1) in (b"stdin", b"stdout"):
+                self._found |= READS_DATA
 
     def _prepare(self) -> None:
         if self._keys[self._first + 1 :] == [b"transaction", b"'"]:
@@ -321,6 +330,7 @@ class Reading:
 
 RULES: dict[bytes, Callable[[Reading], None]] = {
     b"alter": Reading._alter,
+    b"copy": Reading._copy,
     b"create": Reading._create,
     b"declare": Reading._declare,
     b"discard": Reading._discard,

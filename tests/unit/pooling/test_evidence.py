@@ -18,6 +18,7 @@ from pgpooler.pooling.evidence import (
     NOTHING,
     PINNING,
     PREPARED,
+    READS_DATA,
     RELEASING,
     RESTORING,
     SETTINGS,
@@ -291,7 +292,7 @@ LEAVES: list[tuple[str, int]] = [
 
 @pytest.mark.parametrize("text", HARMLESS_TEXTS)
 def test_a_harmless_text_leaves_nothing(text: str) -> None:
-    assert of_text(text.encode()) & ~FOR_THE_TRANSACTION == NOTHING
+    assert of_text(text.encode()) & ~(FOR_THE_TRANSACTION | READS_DATA) == NOTHING
 
 
 @pytest.mark.parametrize("text", HARMLESS_TEXTS)
@@ -300,7 +301,7 @@ def test_a_harmless_text_leaves_nothing_in_capitals_and_with_comments_between_it
     parts = [raw[token.start : token.stop] for token in tokens(raw)]
     found = of_text(b" /* LISTEN ( */\n".join(parts) + b" -- set_config(")
     found |= of_text(b"\n".join(part.upper() if part[:1] not in b"\"'$E" else part for part in parts))
-    assert found & ~FOR_THE_TRANSACTION == NOTHING
+    assert found & ~(FOR_THE_TRANSACTION | READS_DATA) == NOTHING
 
 
 @pytest.mark.parametrize(("text", "expected"), LEAVES)
@@ -311,6 +312,24 @@ def test_what_a_text_leaves(text: str, expected: int) -> None:
 @pytest.mark.parametrize(("text", "expected"), LEAVES)
 def test_what_a_text_leaves_is_found_behind_other_statements(text: str, expected: int) -> None:
     assert of_text(b"SELECT 1; ;" + text.encode()) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("copy t FROM/**/stdin", READS_DATA),
+        ("COPY s.t (a, b) FROM STDIN WITH (FORMAT csv) WHERE a > 1", READS_DATA),
+        ("COPY t FROM STDOUT", READS_DATA),  # the grammar does not mind
+        ("SELECT 1; COPY t FROM STDIN; SELECT 2", READS_DATA),
+        ("COPY t TO STDOUT", NOTHING),
+        ("COPY t FROM '/a/file'", NOTHING),
+        ("COPY (SELECT 1 FROM stdin) TO STDOUT", NOTHING),
+        ("SELECT 1 FROM stdin", NOTHING),
+        ('COPY t FROM "stdin"', NOTHING),
+    ],
+)
+def test_a_copy_from_the_client_is_known_by_its_text(text: str, expected: int) -> None:
+    assert of_text(text.encode()) == expected
 
 
 def test_an_empty_text_leaves_nothing() -> None:

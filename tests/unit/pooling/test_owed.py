@@ -325,3 +325,69 @@ def test_nothing_is_owed_exactly_when_the_server_owes_nothing(script: list[tuple
         model.send(SYNC)
         model.settle()
     assert owed.nothing or owed.doubt, owed
+
+
+# -- a COPY that may begin at any time ---------------------------------------------------------------------------------
+
+
+def beginning(kind: int, *before: int) -> Owed:
+    owed = owing(*before)
+    owed.begins_copy(kind)
+    owed.sent(kind)
+    return owed
+
+
+def test_a_query_may_begin_a_copy_until_its_ready_for_query() -> None:
+    owed = beginning(QUERY)
+    assert owed.may_copy
+    owed.copy_in_response()
+    owed.sent(codes.COPY_DONE)
+    assert owed.may_copy, "it may have another one"
+    owed.error()
+    assert owed.may_copy, "the ReadyForQuery is still to come"
+    assert owed.ready()
+    assert not owed.may_copy
+
+
+def test_an_execute_may_begin_a_copy_until_it_does_or_fails() -> None:
+    begun, failed = beginning(EXECUTE, PARSE, BIND), beginning(EXECUTE, PARSE, BIND)
+    assert begun.may_copy
+    begun.copy_in_response()
+    assert not begun.may_copy
+    failed.error()
+    assert not failed.may_copy
+    assert failed.skipping
+
+
+def test_what_is_answered_before_says_nothing_about_a_copy() -> None:
+    owed = beginning(EXECUTE, QUERY)
+    owed.error()
+    assert owed.ready()
+    assert owed.may_copy
+
+
+def test_nothing_may_copy_once_all_is_settled() -> None:
+    owed = beginning(EXECUTE, PARSE)
+    owed.settle()
+    assert not owed.may_copy
+
+
+def test_the_copy_of_a_query_in_place_of_a_sync_is_not_taken_for_one_of_the_batch() -> None:
+    owed = beginning(QUERY, PARSE, BIND, EXECUTE)
+    owed.copy_in_response()
+    assert not owed.doubt
+    owed.sent(codes.COPY_DONE)
+    assert owed.ready()
+    assert owed.nothing
+
+
+def test_a_request_sent_into_the_copy_of_a_batch_is_skipped_for_certain() -> None:
+    """Either the COPY fails of it, or has failed before: what follows is skipped up to the Sync."""
+    owed = beginning(EXECUTE, PARSE, BIND)
+    owed.copy_in_response()
+    for kind in (QUERY, PARSE, codes.SYNC):
+        owed.sent(kind)
+    owed.error()
+    assert not owed.doubt
+    assert owed.ready()
+    assert owed.nothing

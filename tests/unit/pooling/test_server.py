@@ -308,6 +308,48 @@ def test_a_server_that_does_not_get_clean_in_time_is_closed() -> None:
     assert setting.world.counts()["used"] == 1
 
 
+def abandoned() -> tuple[Client, Recording, MemoryPort]:
+    """A server that runs a harmless SELECT of a client that is gone, and another client of the pool."""
+    setting = Setting(pool_mode=PoolMode.TRANSACTION, pool_size=1, server_reset_query="smart")
+    first, second = Client(setting.world, ""), Client(setting.world, "")
+    setting.world.settle()
+    port = setting.cluster.processes[0].port
+    recording = Recording(port)
+    first.ask("SELECT 1")
+    setting.world.settle()
+    first.break_off()
+    setting.world.settle()
+    return second, recording, port
+
+
+def test_a_setting_that_changes_when_its_client_is_gone_already_is_not_left_to_the_next() -> None:
+    """A view or a trigger may set what no text speaks of: only the ParameterStatus tells, and nobody gets that."""
+    second, recording, port = abandoned()
+    port.say(frame("S", b"TimeZone\0Mars/Olympus\0") + frame("C", b"SELECT 0\0") + frame("Z", b"I"))
+    second.world.settle()
+    second.ask("SELECT 2")
+    second.world.settle()
+    assert b"RESET ALL" in recording.data
+    port.say(frame("S", b"TimeZone\0UTC\0") + frame("C", b"RESET\0") + frame("Z", b"I"))
+    second.world.settle()
+    assert recording.data.endswith(query("SELECT 2"))
+    assert [body for kind, body in second.received if kind == "S" and body.startswith(b"TimeZone")] == [
+        b"TimeZone\0UTC\0"
+    ]
+
+
+def test_an_error_that_nobody_was_told_is_not_told_to_the_next_client() -> None:
+    second, recording, port = abandoned()
+    port.say(error("57014", "canceling statement due to user request") + frame("Z", b"I"))
+    second.ask("SELECT 2")
+    second.world.settle()
+    assert recording.data.endswith(query("SELECT 2"))
+    port.break_off()
+    second.world.settle()
+    assert second.sqlstates == ["08006"]
+    assert second.errors[0].message == "server connection was lost"
+
+
 # -- ends --------------------------------------------------------------------------------------------------------------
 
 

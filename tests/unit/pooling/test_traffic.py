@@ -51,6 +51,8 @@ def test_what_an_error_says_of_severities_is_not_its_severity() -> None:
         (extended("row c"), b""),
         (extended("row c") + SYNC, SYNC),
         (SYNC, b""),
+        (extended("row c", sync=False) + query("row d") + SYNC + query("row e"), query("row e")),
+        (extended("row c", sync=False) + query("row d"), None),
         (query("row c")[:-1], None),
         (extended("row c", sync=False), None),
         (extended("row c", sync=False) + TERMINATE, None),
