@@ -11,18 +11,8 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Protocol
 
-from pgpooler.config.model import (
-    Auth,
-    AuthMethod,
-    Backend,
-    ClientTls,
-    Configuration,
-    Limits,
-    Overrides,
-    Routing,
-    Timeouts,
-    User,
-)
+from pgpooler.config.choices import AuthMethod
+from pgpooler.config.model import Auth, Backend, ClientTls, Configuration, Limits, Overrides, Routing, Timeouts, User
 from pgpooler.config.model import Rule as RoutingRule
 from pgpooler.errors import PeerError, ServerUnavailable
 from pgpooler.pooling.access import Access

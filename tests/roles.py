@@ -11,7 +11,8 @@ from struct import pack, unpack_from
 
 from msgspec.structs import replace
 
-from pgpooler.config.model import AuthMethod, Configuration
+from pgpooler.config.choices import AuthMethod
+from pgpooler.config.model import Configuration
 from pgpooler.errors import PeerError
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import ScramVerifier, make_verifier, md5_digest, md5_response, parse_secret

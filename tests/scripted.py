@@ -21,7 +21,7 @@ import re
 from collections.abc import Generator, Iterator
 from struct import pack, unpack_from
 
-from pgpooler.config.model import AuthMethod
+from pgpooler.config.choices import AuthMethod
 from pgpooler.errors import PeerError
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import Cleartext, make_verifier, md5_digest, md5_response

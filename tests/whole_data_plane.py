@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pgpooler.config.model import PoolMode, ResetPolicy, SessionStatePolicy
+from pgpooler.config.choices import PoolMode, ResetPolicy, SessionStatePolicy
 from pgpooler.errors import ServerUnavailable
 from pgpooler.protocol import messages
 from spec import phrases as say

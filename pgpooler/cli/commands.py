@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from pgpooler import __version__, implementation
 from pgpooler.cli.output import count, print_json, print_table
+from pgpooler.config.keys import keys_of
 from pgpooler.config.load import Loaded, default_path, load
-from pgpooler.config.model import NO_LIMIT, Auth, Backend, Configuration, PoolSettings, keys_of
+from pgpooler.config.model import NO_LIMIT, Auth, Backend, Configuration, PoolSettings
 from pgpooler.config.routing import Route, Router
 from pgpooler.errors import ConfigurationError, Problem
 

@@ -10,10 +10,11 @@ from itertools import product
 from typing import Final
 
 from pgpooler.config.auth_query_checks import check_auth_query
+from pgpooler.config.choices import LogDestination
 from pgpooler.config.hba import HbaMethod
 from pgpooler.config.hba_checks import WITH_PASSWORD, methods_of
 from pgpooler.config.matchers import ANYTHING, covers
-from pgpooler.config.model import LogDestination, Pattern, PoolSettings
+from pgpooler.config.model import Pattern, PoolSettings
 from pgpooler.config.reader import Read, Reader
 from pgpooler.config.secret_checks import VERIFIES_ONLY, secret_of
 from pgpooler.config.source import Place, Sources

@@ -9,8 +9,9 @@ from typing import Any, Final
 from msgspec import Struct
 
 from pgpooler.config import hba
+from pgpooler.config.keys import keys_of
 from pgpooler.config.matchers import pattern_text
-from pgpooler.config.model import MASK, Backend, Configuration, Pattern, Rule, keys_of
+from pgpooler.config.model import MASK, Backend, Configuration, Pattern, Rule
 
 RESTART: Final = frozenset({"listen", "workers"})
 """The sections that are settled when PgPooler starts: a reload leaves them as they are."""

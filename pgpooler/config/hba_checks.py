@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+from pgpooler.config.choices import HBA_METHODS, AuthMethod
 from pgpooler.config.hba import HbaMethod
 from pgpooler.config.hba_file import read_hba, read_ident
-from pgpooler.config.model import HBA_METHODS, AuthMethod
 from pgpooler.config.reader import Read, Reader
 
 WITH_PASSWORD: Final = frozenset((HbaMethod.SCRAM_SHA_256, HbaMethod.MD5, HbaMethod.PASSWORD, HbaMethod.REJECT))

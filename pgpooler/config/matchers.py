@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Callable
 from functools import lru_cache
 
-from pgpooler.config.model import Pattern, PatternKind
+from pgpooler.config.choices import PatternKind
+from pgpooler.config.model import Pattern
 
 ANYTHING = Pattern(kind=PatternKind.PREFIX, text="")
 """What an absent matcher means."""

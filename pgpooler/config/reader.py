@@ -15,8 +15,9 @@ import msgspec.inspect as types
 from msgspec import Struct
 
 from pgpooler.config import values
+from pgpooler.config.keys import Key, keys_of
 from pgpooler.config.matchers import parse_pattern
-from pgpooler.config.model import Key, Pattern, Rule, User, keys_of
+from pgpooler.config.model import Pattern, Rule, User
 from pgpooler.config.pgbouncer import renamed
 from pgpooler.config.source import Absent, Entry, Items, Node, Place, Section, Sources, Text
 from pgpooler.config.userlist import parse_userlist

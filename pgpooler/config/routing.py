@@ -14,18 +14,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from pgpooler.config.choices import PoolMode, ResetPolicy
 from pgpooler.config.matchers import matcher_function
-from pgpooler.config.model import (
-    NO_LIMIT,
-    Backend,
-    BackendOverrides,
-    Configuration,
-    Overrides,
-    PoolMode,
-    PoolSettings,
-    ResetPolicy,
-    Rule,
-)
+from pgpooler.config.model import NO_LIMIT, Backend, BackendOverrides, Configuration, Overrides, PoolSettings, Rule
 
 DISCARD_ALL: Final = "DISCARD ALL"
 """What resets a server connection where the operator has no statement of their own."""

@@ -8,7 +8,9 @@ import msgspec
 import msgspec.inspect as types
 from msgspec import Struct
 
-from pgpooler.config.model import Configuration, Key, Logging, ResetPolicy, Routing, keys_of
+from pgpooler.config.choices import ResetPolicy
+from pgpooler.config.keys import Key, keys_of
+from pgpooler.config.model import Configuration, Logging, Routing
 from pgpooler.config.reader import FILE_SUFFIX
 from pgpooler.config.values import BOOLEANS
 

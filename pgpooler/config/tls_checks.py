@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pgpooler.config.model import ChannelBinding, ClientTls, TlsMode
+from pgpooler.config.choices import ChannelBinding, TlsMode
+from pgpooler.config.model import ClientTls
 from pgpooler.config.reader import Read, build
 from pgpooler.config.source import Sources
 from pgpooler.config.tls_files import TlsProblem, backend_context, client_context

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pgpooler.config.model import BackendTls, ClientTls, Configuration, TlsMode, TlsVersion
+from pgpooler.config.choices import TlsMode, TlsVersion
+from pgpooler.config.model import BackendTls, ClientTls, Configuration
 from pgpooler.errors import ConfigurationError, PgPoolerError, Problem
 from pgpooler.protocol.certificates import end_point_binding
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
-from pgpooler.config.model import ResetPolicy
+from pgpooler.config.choices import ResetPolicy
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 

@@ -14,7 +14,8 @@ import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from pgpooler.config.model import Backend, BackendTls, TlsMode
+from pgpooler.config.choices import TlsMode
+from pgpooler.config.model import Backend, BackendTls
 from pgpooler.errors import PeerError, ServerUnavailable
 from pgpooler.net.addresses import tune
 from pgpooler.net.names import Address, Names

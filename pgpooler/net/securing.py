@@ -8,7 +8,8 @@ import socket
 import ssl
 from typing import Final
 
-from pgpooler.config.model import Backend, TlsMode
+from pgpooler.config.choices import TlsMode
+from pgpooler.config.model import Backend
 from pgpooler.config.tls_files import words
 from pgpooler.net.tunnel import Tunnel
 from pgpooler.protocol import codes

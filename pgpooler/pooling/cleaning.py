@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import ResetPolicy
+from pgpooler.config.choices import ResetPolicy
 from pgpooler.config.routing import DISCARD_ALL
 from pgpooler.pooling import evidence
 from pgpooler.pooling.parameters import NONE_SET

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import PoolMode
+from pgpooler.config.choices import PoolMode
 from pgpooler.errors import PeerError
 from pgpooler.pooling import timeouts
 from pgpooler.pooling.evidence import LONGEST_READ

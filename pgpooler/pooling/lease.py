@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import PoolMode
+from pgpooler.config.choices import PoolMode
 from pgpooler.pooling.between import OURS
 from pgpooler.pooling.blocks import BlockGuard
 from pgpooler.pooling.expected import DROP, GOES_ON

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import TlsMode
+from pgpooler.config.choices import TlsMode
 from pgpooler.errors import INVALID_AUTHORIZATION, AuthenticationFailed
 from pgpooler.protocol.startup import EncryptionRequest, Startup
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import PoolMode
+from pgpooler.config.choices import PoolMode
 from pgpooler.errors import PeerError, ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.between import APART, OURS, Between
 from pgpooler.pooling.cleaning import CLEANING_TIMEOUT, Cleaning

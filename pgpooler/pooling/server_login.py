@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from pgpooler.config.model import Backend, ChannelBinding, ProtocolVersion, TlsMode
+from pgpooler.config.choices import ChannelBinding, ProtocolVersion, TlsMode
+from pgpooler.config.model import Backend
 from pgpooler.errors import INVALID_AUTHORIZATION, PeerError, ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.states import ServerState
 from pgpooler.pooling.traffic import EVERYTHING, TAKEN_LIMIT

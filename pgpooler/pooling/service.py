@@ -10,7 +10,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import Configuration, PoolMode
+from pgpooler.config.choices import PoolMode
+from pgpooler.config.model import Configuration
 from pgpooler.config.routing import Route, Router
 from pgpooler.errors import CannotConnectNow, FeatureNotSupported, NoRoute, PeerError, TooManyConnections
 from pgpooler.pooling.access import Access

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import ResetPolicy, SessionStatePolicy
+from pgpooler.config.choices import ResetPolicy, SessionStatePolicy
 from pgpooler.errors import FeatureNotSupported, PeerError, TooManyConnections
 from pgpooler.pooling import evidence, parameters
 from pgpooler.protocol import messages, sql

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pgpooler.config.model import PoolMode
+from pgpooler.config.choices import PoolMode
 from pgpooler.config.routing import Route
 from pgpooler.errors import PeerError
 from pgpooler.pooling.states import ClientState

@@ -23,7 +23,8 @@ from typing import Any, Final
 
 import msgspec
 
-from pgpooler.config.model import LogDestination, LogFormat, Logging, LogLevel
+from pgpooler.config.choices import LogDestination, LogFormat, LogLevel
+from pgpooler.config.model import Logging
 from pgpooler.process import control
 from pgpooler.process.logfile import RotatingLogFile
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pgpooler.config.model import Auth, AuthMethod, Backend, ChannelBinding, ProtocolVersion, User
+from pgpooler.config.choices import AuthMethod, ChannelBinding, ProtocolVersion
+from pgpooler.config.model import Auth, Backend, User
 from pgpooler.config.source import Sources
 from pgpooler.config.userlist import parse_userlist
 from pgpooler.errors import PeerError

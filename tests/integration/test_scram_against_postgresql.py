@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from pgpooler.config.model import Auth, AuthMethod, User
+from pgpooler.config.choices import AuthMethod
+from pgpooler.config.model import Auth, User
 from pgpooler.demo.postgres import PostgresServer
 from pgpooler.errors import PeerError
 from pgpooler.pooling.access import Access, Challenge, LoginRequest

@@ -15,7 +15,8 @@ from functools import partial
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from pgpooler.config.model import Configuration, PoolMode, ResetPolicy
+from pgpooler.config.choices import PoolMode, ResetPolicy
+from pgpooler.config.model import Configuration
 from pgpooler.pooling.client import ClientSession
 from pgpooler.pooling.server import ServerSession
 from pgpooler.protocol import codes, messages

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pgpooler.config.model import ResetPolicy, SessionStatePolicy
+from pgpooler.config.choices import ResetPolicy, SessionStatePolicy
 from spec import phrases as say
 from spec.codec import Instance, encode
 from tests.legal_server import reported, tagged

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pgpooler.config.model import AuthMethod, Backend, PoolMode
+from pgpooler.config.choices import AuthMethod, PoolMode
+from pgpooler.config.model import Backend
 from pgpooler.pooling.access import Access
 from pgpooler.pooling.states import ClientState
 from pgpooler.protocol import codes, messages

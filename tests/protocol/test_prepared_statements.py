@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from pgpooler.config.model import PoolMode
+from pgpooler.config.choices import PoolMode
 from tests.scripted import FLUSH, SYNC, Client, PostgreSQL, Setting, cut, direct_transcript, frame, query
 
 NAMES = ("a", "b", "")

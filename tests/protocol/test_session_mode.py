@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pgpooler.config.model import PoolMode, ResetPolicy, SessionStatePolicy
+from pgpooler.config.choices import PoolMode, ResetPolicy, SessionStatePolicy
 from pgpooler.errors import ServerUnavailable
 from pgpooler.pooling.client import ClientSession
 from pgpooler.pooling.pool import Pool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgpooler.config.model import PoolMode, SessionStatePolicy
+from pgpooler.config.choices import PoolMode, SessionStatePolicy
 from pgpooler.pooling.cleaning import KEEPING_PLANS
 from pgpooler.pooling.evidence import ADVISORY_LOCK, HELD_CURSOR, LISTENING, PREPARED, TEMPORARY
 from pgpooler.pooling.session_state import QUESTIONS as EVERY_QUESTION

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pgpooler.config.model import AuthMethod, PoolMode
+from pgpooler.config.choices import AuthMethod, PoolMode
 from pgpooler.pooling.states import ClientState, ServerState
 from pgpooler.protocol import codes, messages
 from tests.memory import MemoryPort

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import PoolMode
+from pgpooler.config.choices import PoolMode
 from pgpooler.pooling.states import ClientState, ServerState
 from pgpooler.protocol import messages
 from tests.scripted import (

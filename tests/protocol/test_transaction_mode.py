@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pgpooler.config.model import AuthMethod, Backend, PoolMode, ResetPolicy, Rule
+from pgpooler.config.choices import AuthMethod, PoolMode, ResetPolicy
+from pgpooler.config.model import Backend, Rule
 from pgpooler.pooling.evidence import LONGEST_READ
 from pgpooler.pooling.pool import REMEMBERED_SETTINGS
 from pgpooler.pooling.states import ClientState

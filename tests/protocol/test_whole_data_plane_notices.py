@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from pgpooler.config.model import ResetPolicy, SessionStatePolicy
+from pgpooler.config.choices import ResetPolicy, SessionStatePolicy
 from pgpooler.pooling.client import ClientSession
 from pgpooler.pooling.lease import Lease
 from pgpooler.pooling.owed import Owed

@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pgpooler.config.choices import AuthMethod
 from pgpooler.config.diff import difference
 from pgpooler.config.hba import HbaMethod, rule_text
-from pgpooler.config.model import AuthMethod, Configuration
+from pgpooler.config.model import Configuration
 
 DOCS = Path(__file__).parents[3] / "docs"
 BACKEND = "backends: [{name: primary, host: pg1}]\n"

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pgpooler.config.choices import AuthMethod, LogDestination, LogFormat, LogLevel, PoolMode
 from pgpooler.config.load import default_path
-from pgpooler.config.model import (
-    AuthMethod,
-    Configuration,
-    Listen,
-    LogDestination,
-    LogFile,
-    LogFormat,
-    Logging,
-    LogLevel,
-    PoolMode,
-)
+from pgpooler.config.model import Configuration, Listen, LogFile, Logging
 
 BACKEND = "backends: [{name: primary, host: pg1}]\n"
 

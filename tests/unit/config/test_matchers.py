@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgpooler.config.choices import PatternKind
 from pgpooler.config.matchers import covers, matcher_function, parse_pattern, pattern_function, pattern_text
-from pgpooler.config.model import Pattern, PatternKind
+from pgpooler.config.model import Pattern
 
 LETTERS = "ab_1"
 names = st.text(LETTERS, min_size=1, max_size=4)

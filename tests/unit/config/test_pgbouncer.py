@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from pgpooler.config import model
-from pgpooler.config.model import keys_of
+from pgpooler.config.keys import keys_of
 from pgpooler.config.pgbouncer import RENAMED, renamed
 from pgpooler.config.reader import LATER
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pgpooler.config import model
 from pgpooler.config.checks import check
-from pgpooler.config.model import Configuration, keys_of
+from pgpooler.config.keys import keys_of
+from pgpooler.config.model import Configuration
 from pgpooler.config.reader import INVALID, Reader, build
 from pgpooler.config.routing import Router
 from pgpooler.config.source import Absent, Broken, Entry, Items, Node, Place, Section, Sources, Text

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from pgpooler.config.choices import ResetPolicy, SessionStatePolicy
+from pgpooler.config.keys import keys_of
 from pgpooler.config.model import (
     Auth,
     Backend,
@@ -21,13 +23,10 @@ from pgpooler.config.model import (
     LogFile,
     Logging,
     PoolSettings,
-    ResetPolicy,
     Routing,
     Rule,
-    SessionStatePolicy,
     Timeouts,
     User,
-    keys_of,
 )
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgpooler.config.choices import PoolMode, ResetPolicy
 from pgpooler.config.matchers import parse_pattern
 from pgpooler.config.model import (
     NO_LIMIT,
@@ -16,9 +17,7 @@ from pgpooler.config.model import (
     Configuration,
     Limits,
     Overrides,
-    PoolMode,
     PoolSettings,
-    ResetPolicy,
     Routing,
     Rule,
     Timeouts,

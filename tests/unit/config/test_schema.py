@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pgpooler.config.model import Backend, Configuration, Logging, Rule, keys_of
+from pgpooler.config.keys import keys_of
+from pgpooler.config.model import Backend, Configuration, Logging, Rule
 from pgpooler.config.schema import DOCUMENTS, schema
 
 TYPES = {"object": dict, "array": list, "string": str, "integer": int, "number": int | float, "boolean": bool}

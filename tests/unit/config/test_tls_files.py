@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from pgpooler.config.model import BackendTls, ClientTls, TlsMode, TlsVersion
+from pgpooler.config.choices import TlsMode, TlsVersion
+from pgpooler.config.model import BackendTls, ClientTls
 from pgpooler.config.tls_files import Contexts, backend_context, client_context
 from pgpooler.errors import ConfigurationError
 from pgpooler.protocol.certificates import end_point_binding

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgpooler.config import values
-from pgpooler.config.model import TEN_YEARS, AuthMethod
+from pgpooler.config.choices import AuthMethod
+from pgpooler.config.keys import TEN_YEARS
 
 UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import Backend, BackendTls, ClientTls, Configuration, TlsMode
+from pgpooler.config.choices import TlsMode
+from pgpooler.config.model import Backend, BackendTls, ClientTls, Configuration
 from pgpooler.config.tls_files import Contexts, client_context
 from pgpooler.net.connector import Connector
 from pgpooler.net.relay import Relay

@@ -15,7 +15,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import ClientTls, TlsVersion
+from pgpooler.config.choices import TlsVersion
+from pgpooler.config.model import ClientTls
 from pgpooler.config.tls_files import ClientContext, client_context
 from pgpooler.net.port import LINGER
 from pgpooler.net.tls import TlsPort

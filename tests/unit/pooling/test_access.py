@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import Auth, AuthMethod, User
+from pgpooler.config.choices import AuthMethod
+from pgpooler.config.model import Auth, User
 from pgpooler.errors import AuthenticationFailed, ConfigurationError, PeerError, ProtocolViolation
 from pgpooler.pooling.access import Accepted, Access, Challenge, ClientAuthentication, LoginRequest, Reply
 from pgpooler.protocol import codes, messages

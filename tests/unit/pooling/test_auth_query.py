@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgpooler.config.model import AUTH_QUERY, AuthMethod, Backend, Pattern, PatternKind, PoolMode, Rule
+from pgpooler.config.choices import AuthMethod, PatternKind, PoolMode
+from pgpooler.config.model import AUTH_QUERY, Backend, Pattern, Rule
 from pgpooler.errors import PeerError
 from pgpooler.pooling.auth_query.connection import IDLE_TIMEOUT, SETTINGS
 from pgpooler.pooling.auth_query.pool import CONNECTIONS, LONGEST_QUEUE, LONGEST_WAIT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import AuthMethod, PoolMode
+from pgpooler.config.choices import AuthMethod, PoolMode
 from pgpooler.pooling.states import ClientState
 from tests.roles import PASSWORD, WRONG, RolesSetting, looking_up, verifier
 from tests.scripted import Client

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import Auth, AuthMethod, Backend, BackendTls, ChannelBinding, TlsMode, User
+from pgpooler.config.choices import AuthMethod, ChannelBinding, TlsMode
+from pgpooler.config.model import Auth, Backend, BackendTls, User
 from pgpooler.errors import AuthenticationFailed, PeerError, ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.access import Accepted, Access, Challenge, LoginRequest
 from pgpooler.pooling.port import Encryption

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import AuthMethod, PoolMode
+from pgpooler.config.choices import AuthMethod, PoolMode
 from pgpooler.pooling.states import ClientState
 from pgpooler.protocol import codes, messages
 from tests.roles import RolesSetting

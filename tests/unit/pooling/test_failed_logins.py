@@ -7,8 +7,8 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 
+from pgpooler.config.choices import AuthMethod
 from pgpooler.config.hba_file import read_hba
-from pgpooler.config.model import AuthMethod
 from pgpooler.config.source import Sources
 from pgpooler.protocol.passwords import make_verifier
 from tests.scripted import Client, Setting

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgpooler.config.model import Backend, BackendTls, TlsMode
+from pgpooler.config.choices import TlsMode
+from pgpooler.config.model import Backend, BackendTls
 from pgpooler.errors import PeerError
 from pgpooler.pooling.port import Encryption
 from pgpooler.protocol import messages

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import AuthMethod, Pattern, PatternKind, Rule
+from pgpooler.config.choices import AuthMethod, PatternKind
+from pgpooler.config.model import Pattern, Rule
 from pgpooler.errors import PeerError
 from pgpooler.pooling.login import parse_options, startup_settings
 from pgpooler.pooling.states import ClientState

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgpooler.config.model import ClientTls, TlsMode
+from pgpooler.config.choices import TlsMode
+from pgpooler.config.model import ClientTls
 from pgpooler.pooling.port import ClientCertificate, Encryption
 from pgpooler.protocol import codes, messages
 from tests.memory import MemoryPort

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import PoolMode
+from pgpooler.config.choices import PoolMode
 from pgpooler.errors import ServerUnavailable
 from pgpooler.pooling.states import ServerState
 from tests.scripted import Client, PostgreSQL, Setting, error

@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pgpooler.config.model import Backend, Configuration, PoolMode, ResetPolicy
+from pgpooler.config.choices import PoolMode, ResetPolicy
+from pgpooler.config.model import Backend, Configuration
 from pgpooler.config.model import Rule as RoutingRule
 from pgpooler.errors import ServerUnavailable
 from pgpooler.pooling.client import ClientSession

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgpooler.config.model import Backend, Configuration, Pattern, PatternKind, Rule
+from pgpooler.config.choices import PatternKind
+from pgpooler.config.model import Backend, Configuration, Pattern, Rule
 from tests.memory import configure
 from tests.scripted import Client, Setting
 

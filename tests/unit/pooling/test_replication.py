@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgpooler.config.model import PoolMode
+from pgpooler.config.choices import PoolMode
 from pgpooler.pooling import unshared
 from tests.scripted import Client, PostgreSQL, Setting
 

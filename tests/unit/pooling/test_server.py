@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import AuthMethod, Backend, PoolMode
+from pgpooler.config.choices import AuthMethod, PoolMode
+from pgpooler.config.model import Backend
 from pgpooler.pooling.between import STARTING_TIMEOUT
 from pgpooler.pooling.server import CLEANING_TIMEOUT, ServerSession
 from pgpooler.pooling.states import ServerState

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgpooler.config.model import Backend, ProtocolVersion
+from pgpooler.config.choices import ProtocolVersion
+from pgpooler.config.model import Backend
 from pgpooler.errors import ProtocolViolation, ServerUnavailable
 from pgpooler.pooling.server_login import ServerLogin
 from pgpooler.protocol import codes, messages

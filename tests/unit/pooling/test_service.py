@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import AuthMethod, Pattern, PatternKind, Rule
+from pgpooler.config.choices import AuthMethod, PatternKind
+from pgpooler.config.model import Pattern, Rule
 from pgpooler.pooling.service import REMEMBERED_KEYS
 from pgpooler.protocol.passwords import Cleartext, Derivation, ScramKeys, derive_keys
 from tests.memory import World, configure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgpooler.config.model import PoolMode
+from pgpooler.config.choices import PoolMode
 from pgpooler.protocol import codes
 from tests.memory import configure
 from tests.scripted import COPY_DONE, SYNC, Setting, copy_data, extended, query

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgpooler.config.model import Backend, PoolMode
+from pgpooler.config.choices import PoolMode
+from pgpooler.config.model import Backend
 from pgpooler.config.model import Rule as RoutingRule
 from pgpooler.errors import ServerUnavailable
 from pgpooler.pooling import unshared

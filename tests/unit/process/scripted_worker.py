@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 
-from pgpooler.config.model import LogLevel
+from pgpooler.config.choices import LogLevel
 from pgpooler.process import control, logs
 
 ANSWERS: dict[type, control.Message] = {

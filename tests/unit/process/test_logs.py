@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpooler.config.model import LogDestination, LogFile, LogFormat, Logging, LogLevel
+from pgpooler.config.choices import LogDestination, LogFormat, LogLevel
+from pgpooler.config.model import LogFile, Logging
 from pgpooler.process import control, logs
 
 LINE = re.compile(
