@@ -321,6 +321,9 @@ class Access:
             entry = self._mock_entry(user, found.usual, found.iterations)
         elif keys is not None:
             entry = Entry(found.secret, verifier=keys.verifier())
+        elif isinstance(found.secret, Cleartext):  # what it comes to under other methods takes long
+            digest = md5_digest(found.secret.password, user) if lookup.method is HbaMethod.MD5 else None
+            entry = Entry(found.secret, digest=digest)
         else:
             entry = self._entry(user, found.secret)
         entry.since = now
