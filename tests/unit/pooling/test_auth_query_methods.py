@@ -6,8 +6,9 @@ from ipaddress import ip_address
 
 import pytest
 
+from pgpooler.config.choices import AuthMethod, TlsMode
 from pgpooler.config.hba_file import read_hba
-from pgpooler.config.model import AuthMethod, Backend, BackendTls, Configuration, TlsMode
+from pgpooler.config.model import Backend, BackendTls, Configuration
 from pgpooler.config.source import Sources
 from pgpooler.errors import PeerError
 from pgpooler.pooling.port import ClientCertificate, Encryption
