@@ -32,6 +32,7 @@ Message = tuple[str, bytes]
 Running = Generator[str, Message, None]
 
 READ, WAIT = "read", "wait"
+LONGEST = 63  # bytes of a name that PostgreSQL looks at
 NOBODY = "c"  # a token that says nothing about who asks
 SET_CONFIG = re.compile(r"set_config\(E'([^']*)', (?:E'([^']*)'|NULL), false\)")
 STARTUP_VALUE = re.compile(r"\(E'([^']*)', E'([^']*)'\)")
@@ -336,16 +337,17 @@ class PostgreSQL:
             if text.startswith((b"bad", b"pgpooler_refuses")):
                 raise Failure("42601", f"syntax error: {text.decode()}")
             self._check_transaction(text.decode())
-            if name and name in self.prepared:
+            if name and name[:LONGEST] in self.prepared:
                 raise Failure("42P05", f'prepared statement "{name.decode()}" already exists')
-            self.prepared[name] = text.decode()
+            self.prepared[name[:LONGEST]] = text.decode()
             self.say(frame("1"))
         elif kind == "B":
             portal, name, _ = body.split(b"\0", 2)
-            if name not in self.prepared:
+            statement = self.prepared.get(name[:LONGEST])
+            if statement is None:
                 raise Failure("26000", f'prepared statement "{name.decode()}" does not exist')
-            self._check_transaction(self.prepared[name])
-            self.portals[portal] = self.prepared[name]
+            self._check_transaction(statement)
+            self.portals[portal] = statement
             self.say(frame("2"))
         elif kind == "D":
             self._answer_describe(body)
@@ -356,7 +358,7 @@ class PostgreSQL:
             self.simple = False
             yield from self._execute(self.portals[portal])
         elif kind == "C":
-            (self.prepared if body[:1] == b"S" else self.portals).pop(body[1:-1], None)
+            (self.prepared if body[:1] == b"S" else self.portals).pop(body[1:-1][:LONGEST], None)
             self.say(frame("3"))
         elif kind == "S":
             self.skipping = False
@@ -429,7 +431,7 @@ class PostgreSQL:
     def _answer_describe(self, body: bytes) -> None:
         """Describe a statement or a portal."""
         known, code = (self.prepared, "26000") if body[:1] == b"S" else (self.portals, "34000")
-        text = known.get(body[1:-1])
+        text = known.get(body[1:-1][:LONGEST])
         if text is None:
             raise Failure(code, "what is to be described does not exist")
         if body[:1] == b"S":

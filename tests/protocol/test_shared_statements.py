@@ -1,0 +1,316 @@
+"""What servers hear of the prepared statements of clients, and when two of those are one and the same.
+
+All in memory.  That PostgreSQL itself then answers as if each client had it alone is tried in tests/integration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import pack
+
+import pytest
+
+from pgpooler.config.model import PoolMode
+from pgpooler.pooling import preparing
+from pgpooler.pooling.states import ClientState
+from tests.protocol.test_prepared_statements import bind, close, describe, execute, parse
+from tests.scripted import DESCRIPTION, SYNC, Client, PostgreSQL, Setting, frame, query
+
+RUN = execute() + SYNC
+Answer = Callable[[PostgreSQL, bytes], object]
+
+
+class Statements(Setting):
+    """A world in transaction mode which keeps what servers hear, and in which a test may answer for them."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, **settings: object) -> None:
+        super().__init__(**{"pool_mode": PoolMode.TRANSACTION, "server_reset_query": "smart", **settings})
+        self.heard: list[tuple[int, str, bytes]] = []
+        self.answers: dict[str, Answer] = {}
+        message = PostgreSQL._message
+
+        def hear(process: PostgreSQL, kind: str, body: bytes) -> object:
+            self.heard.append((process.number, kind, body))
+            if kind in self.answers:
+                self.answers[kind](process, body)
+                return iter(())
+            return message(process, kind, body)
+
+        patch.setattr(PostgreSQL, "_message", hear)
+
+    def plain(self, **parameters: str) -> Client:
+        client = Client(self.world, "", parameters=parameters)
+        self.world.settle()
+        return client
+
+    def say(self, client: Client, *said: bytes) -> str:
+        """Let a client say this, and return the types of what it gets."""
+        before = len(client.received)
+        client.say(b"".join(said))
+        self.world.settle()
+        self.world.check_limits()
+        return "".join(kind for kind, _ in client.received[before:])
+
+    def occupy(self) -> Client:
+        """Let a client of its own hold a server connection: the one that was used last."""
+        client = self.plain()
+        assert self.say(client, query("BEGIN")) == "CZ"
+        return client
+
+    def parsed(self, text: str) -> list[bytes]:
+        """The names under which a text has been prepared."""
+        return [body.split(b"\0")[0] for _, kind, body in self.heard if kind == "P" and self.text(body) == text]
+
+    @staticmethod
+    def text(body: bytes) -> str:
+        return body.split(b"\0")[1].decode()
+
+    @property
+    def prefix(self) -> bytes:
+        return self.world.pool.statements.prefix
+
+
+@pytest.fixture
+def setting(monkeypatch: pytest.MonkeyPatch) -> Statements:
+    return Statements(monkeypatch, pool_size=2)
+
+
+def fails(sqlstate: str, text: str, *, routine: str = "") -> Answer:
+    """An error in a language that PgPooler does not speak."""
+
+    def answer(process: PostgreSQL, body: bytes) -> None:
+        fields = [f"SFEHLER\0VERROR\0C{sqlstate}\0M{text}\0", f"R{routine}\0" if routine else "", "\0"]
+        process.say(frame("E", "".join(fields).encode()))
+        process.skipping = True
+
+    return answer
+
+
+# -- who shares --------------------------------------------------------------------------------------------------------
+
+
+def test_statements_with_other_types_of_parameters_are_others(setting: Statements) -> None:
+    one, other = setting.plain(), setting.plain()
+    setting.say(one, parse("s", "SELECT 'x'"), SYNC)
+    setting.say(other, frame("P", b"s\0SELECT 'x'\0" + pack("!hi", 1, 23)), SYNC)
+    setting.say(setting.plain(), frame("P", b"s\0SELECT 'x'\0" + pack("!hi", 1, 25)), SYNC)
+    assert len(set(setting.parsed("SELECT 'x'"))) == 3
+
+
+def test_statements_of_clients_with_other_settings_that_texts_are_read_by_are_others(setting: Statements) -> None:
+    one, other, third = setting.plain(), setting.plain(datestyle="German"), setting.plain(work_mem="1MB")
+    for client in (one, other, third):
+        setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    assert len(set(setting.parsed("SELECT 'x'"))) == 2
+
+
+@pytest.mark.parametrize("before", ["SET x TO 'c'", "CREATE TEMP TABLE c"])
+def test_while_a_text_may_mean_something_else_its_statement_is_nobody_elses(setting: Statements, before: str) -> None:
+    """A setting of the transaction may be in force that nobody knows; a temporary table may hide another one."""
+    one, other = setting.plain(), setting.plain()
+    setting.say(one, parse("s", "SELECT 'x'"), SYNC)
+    setting.say(other, query("BEGIN"), query(before))
+    setting.say(other, parse("s", "SELECT 'x'"), SYNC)
+    first, second = setting.parsed("SELECT 'x'")
+    assert first != second
+
+
+def test_names_differ_in_what_postgresql_keeps_of_them(setting: Statements) -> None:
+    """A name is cut to 63 bytes."""
+    client = setting.plain()
+    assert setting.say(client, parse("n" * 70, "SELECT 'x'"), SYNC) == "1Z"
+    assert setting.say(client, bind("n" * 63 + "m"), RUN) == "2DCZ"
+    assert setting.say(client, bind("n" * 62), RUN) == "EZ"
+    assert setting.say(client, parse("n" * 64, "SELECT 'y'"), SYNC) == "EZ"
+    assert client.sqlstates == ["26000", "42P05"]
+
+
+# -- ours and theirs ---------------------------------------------------------------------------------------------------
+
+
+def test_nobody_reaches_a_statement_by_our_name_for_it(setting: Statements) -> None:
+    one, other = setting.plain(), setting.plain()
+    setting.say(one, parse("s", "SELECT 'x'"), SYNC)
+    (ours,) = (name.decode() for name in setting.parsed("SELECT 'x'"))
+    assert setting.say(other, bind(ours), RUN) == "EZ"
+    assert setting.say(other, describe(ours), SYNC) == "EZ"
+    assert setting.say(other, close(ours), SYNC) == "3Z"
+    assert other.sqlstates == ["26000", "26000"]
+    assert setting.say(one, bind("s"), RUN) == "2DCZ"
+    assert setting.parsed("SELECT 'x'") == [ours.encode()]
+
+
+def test_an_error_about_a_statement_speaks_of_the_clients_name_and_the_next_request_has_it_again(
+    setting: Statements,
+) -> None:
+    """Something like a DO has closed it, of which nobody was told."""
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    setting.cluster.processes[0].prepared.clear()
+    assert setting.say(client, bind("s"), RUN) == "EZ"
+    assert [error.message for error in client.errors] == ['prepared statement "s" does not exist']
+    assert setting.say(client, bind("s"), RUN) == "2DCZ"
+
+
+def test_the_client_gets_no_reply_to_what_is_prepared_for_it(setting: Statements) -> None:
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    setting.occupy()
+    assert setting.say(client, bind("s"), RUN) == "2DCZ"
+    assert len(setting.parsed("SELECT 'x'")) == 2
+
+
+def test_a_name_that_is_taken_is_refused_and_keeps_its_statement(setting: Statements) -> None:
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    assert setting.say(client, parse("s", "SELECT 'y'"), SYNC) == "EZ"
+    assert client.sqlstates == ["42P05"]
+    assert setting.say(client, bind("s"), RUN) == "2DCZ"
+    assert client.rows == ["x"]
+
+
+def test_what_clients_named_on_a_server_is_closed_when_they_have_left_it(setting: Statements) -> None:
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    setting.say(client, query("EXECUTE s"))
+    assert setting.parsed("SELECT 'x'")[1:] == [b"s"]
+    assert list(setting.cluster.processes[0].prepared) == setting.parsed("SELECT 'x'")[:1]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        query("EXECUTE s"),
+        parse("", "EXECUTE s") + bind("") + RUN,
+        parse("t", "EXECUTE s") + bind("t") + RUN,
+        parse("t", "EXECUTE s") + SYNC + bind("t") + RUN,
+    ],
+)
+def test_sql_knows_the_statements_of_the_protocol_by_their_names(setting: Statements, said: bytes) -> None:
+    """The scripted server knows no EXECUTE: what counts is what it has heard before."""
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'") + SYNC)
+    setting.say(client, said)
+    kinds = [body for _, kind, body in setting.heard if kind in "PQE"]
+    runs = next(place for place, body in enumerate(kinds) if body == b"EXECUTE s\0" or body == b"\0" + bytes(4))
+    assert b"s\0SELECT 'x'\0" + bytes(2) in kinds[:runs]
+
+
+def test_after_a_do_that_may_close_statements_nothing_is_believed(setting: Statements) -> None:
+    client = setting.plain()
+    setting.say(client, query("DO 'BEGIN DEALLOCATE ALL; END'"))
+    assert "DEALLOCATE ALL" in setting.cluster.processes[0].statements
+
+
+# -- what has changed --------------------------------------------------------------------------------------------------
+
+
+def test_a_statement_whose_result_has_changed_is_prepared_anew_when_the_client_asks(setting: Statements) -> None:
+    """It is recognised in any language, and it is the client's to ask."""
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    setting.answers["B"] = fails("0A000", "Plan mit anderem Ergebnis", routine="RevalidateCachedQuery")
+    assert setting.say(client, bind("s"), RUN) == "EZ"
+    assert len(setting.parsed("SELECT 'x'")) == 1
+    del setting.answers["B"]
+    assert setting.say(client, parse("t", "SELECT 'x'"), bind("t"), RUN) == "12DCZ"
+    first, second = setting.parsed("SELECT 'x'")
+    assert first != second
+
+
+def test_another_error_leaves_a_statement_to_be_shared(setting: Statements) -> None:
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    for sqlstate in ("0A000", "42501", "22012"):
+        setting.answers["B"] = fails(sqlstate, "cached plan must not change result type")
+        assert setting.say(client, bind("s"), RUN) == "EZ"
+    del setting.answers["B"]
+    assert setting.say(client, parse("t", "SELECT 'x'"), bind("t"), RUN) == "12DCZ"
+    assert len(setting.parsed("SELECT 'x'")) == 1
+
+
+def test_a_statement_that_is_prepared_again_gets_the_types_that_it_had(setting: Statements) -> None:
+    client = setting.plain()
+    setting.answers["D"] = lambda process, body: process.say(frame("t", pack("!hi", 1, 23)) + DESCRIPTION)
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    setting.occupy()
+    assert setting.say(client, bind("s"), RUN) == "2DCZ"
+    types = [body.split(b"\0", 2)[2] for _, kind, body in setting.heard if kind == "P"]
+    assert types == [pack("!h", 0), pack("!hi", 1, 23)]
+
+
+def other_settings(setting: Statements, client: Client) -> None:
+    """The client has prepared `s`; now it has another DateStyle, and comes to another server connection."""
+    assert setting.say(client, parse("s", "SELECT 'x'"), SYNC) == "1Z"
+    setting.cluster.processes[0].settings["datestyle"] = "German"
+    assert setting.say(client, query("SET x TO 'c'")) == "CZ"
+    setting.occupy()
+
+
+def test_a_statement_is_prepared_again_under_the_settings_it_was_made_with(setting: Statements) -> None:
+    client = setting.plain()
+    other_settings(setting, client)
+    read_under: list[str | None] = []
+    message = PostgreSQL._message
+
+    def look(process: PostgreSQL, kind: str, body: bytes) -> object:
+        if kind == "P" and setting.text(body) == "SELECT 'x'":
+            read_under.append(process.settings.get("datestyle"))
+        return message(process, kind, body)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PostgreSQL, "_message", look)
+        assert setting.say(client, bind("s"), RUN) == "2DCZ"
+    assert read_under == [None]
+    assert setting.cluster.processes[1].settings["datestyle"] == "German"
+    assert not setting.cluster.complaints
+
+
+def test_in_the_middle_of_a_pipeline_it_is_refused(setting: Statements) -> None:
+    client = setting.plain()
+    other_settings(setting, client)
+    assert setting.say(client, parse("", "SELECT 'y'"), bind(""), execute(), bind("s"), RUN) == "12DCEZ"
+    assert client.sqlstates == ["0A000"]
+    assert "other settings" in client.errors[0].message
+
+
+# -- what is too long, or too much -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "value"), [("LONGEST_KEPT", 60), ("MOST_KEPT", 100)])
+def test_who_has_a_statement_that_is_not_kept_stays_with_its_server(
+    monkeypatch: pytest.MonkeyPatch, setting: Statements, limit: str, value: int
+) -> None:
+    monkeypatch.setattr(preparing, limit, value)
+    client = setting.plain()
+    long = "SELECT '" + "x" * 60 + "'"
+    assert setting.say(client, parse("s", long), SYNC) == "1Z"
+    if limit == "MOST_KEPT":
+        assert client.session.state == ClientState.IDLE  # type: ignore[union-attr]
+        assert setting.say(client, parse("t", long), SYNC) == "1Z"
+    assert client.session.state == ClientState.ACTIVE  # type: ignore[union-attr]
+    last = "t" if limit == "MOST_KEPT" else "s"
+    assert setting.say(client, bind(last), RUN) == "2DCZ"
+    assert setting.say(client, close(last), SYNC) == "3Z"
+    assert client.session.state == ClientState.IDLE  # type: ignore[union-attr]
+
+
+# -- notices -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_notice_of_the_clients_own_request_is_told_though_a_statement_is_prepared_again(setting: Statements) -> None:
+    """A notice about what was prepared before is told once; but here it may be of what the client runs itself."""
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    setting.occupy()
+    message = PostgreSQL._message
+
+    def talkative(process: PostgreSQL, kind: str, body: bytes) -> object:
+        if kind == "E":
+            process.say(frame("N", b"SNOTICE\0\0"))
+        return message(process, kind, body)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PostgreSQL, "_message", talkative)
+        said = (parse("", "SELECT 'y'"), bind(""), execute(), bind("s"), RUN)
+        assert setting.say(client, *said) == "12NDC2NDCZ"
