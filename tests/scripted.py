@@ -109,6 +109,7 @@ class Cluster:
         self.silent_probes = False
         self.version = "18.0"
         self.start_only = {"ignore_system_indexes"}  # parameters that cannot be set after connection start
+        self.reported: dict[str, tuple[str, str]] = {}  # setting -> the parameter reported for it, the server's value
         self.canceled: list[PostgreSQL] = []
 
     def serve(self, port: MemoryPort, pool: object = None) -> PostgreSQL:
@@ -151,6 +152,7 @@ class PostgreSQL:
         self.skipping = False
         self.owner: str | None = None  # whose state this session may hold
         self.settings: dict[str, str] = {}  # of the session
+        self.told: dict[str, str] = {}  # the parameters that were reported when they had changed
         self.statements: list[str] = []
         self.prepared: dict[bytes, str] = {}
         self.portals: dict[bytes, str] = {}
@@ -317,6 +319,11 @@ class PostgreSQL:
     def _ready(self) -> None:
         if self.status == "I":
             self.portals.clear()
+        for name, (parameter, value) in self.cluster.reported.items():
+            now = self.settings.get(name, value)
+            if now != self.told.get(parameter, value):
+                self.told[parameter] = now
+                self.say(messages.parameter_status(parameter, now))
         self.say(messages.ready_for_query(ord(self.status)))
 
     def _message(self, kind: str, body: bytes) -> Running:
