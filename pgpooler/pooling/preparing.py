@@ -82,6 +82,8 @@ class Preparing:
         owed = self._server.owed
         if owed.skipping or owed.copy_in or kind == codes.EXECUTE:
             self.pending.alone = False
+            if kind == codes.PARSE and (owed.copy_in or owed.doubt):  # the server may do it all the same
+                self._server.statements.lost = True
             return PASS
         if kind == codes.PARSE:
             return self._parse(client)
@@ -157,7 +159,7 @@ class Preparing:
         if not shared and statement.shape and not left & evidence.STATEMENTS:
             return self.provider.prepare_and_compare(statement)  # those who have it were told that shape
         if not shared:
-            self.provider.make_room()
+            self.provider.make_room(statement)
         insert = CLOSE_NOTHING if shared else statement.parse(statement.name)
         self._lease.insert(insert, codes.CLOSE if shared else codes.PARSE)
         self.pending.expect(

@@ -13,8 +13,9 @@ import pytest
 from pgpooler.config.model import PoolMode
 from pgpooler.pooling import preparing
 from pgpooler.pooling.states import ClientState
+from tests.memory import configure
 from tests.protocol.test_prepared_statements import bind, close, describe, execute, parse
-from tests.scripted import DESCRIPTION, SYNC, Client, PostgreSQL, Setting, frame, query
+from tests.scripted import DESCRIPTION, SYNC, Client, PostgreSQL, Setting, copy_data, frame, query
 
 RUN = execute() + SYNC
 Answer = Callable[[PostgreSQL, bytes], object]
@@ -314,3 +315,163 @@ def test_a_notice_of_the_clients_own_request_is_told_though_a_statement_is_prepa
         patch.setattr(PostgreSQL, "_message", talkative)
         said = (parse("", "SELECT 'y'"), bind(""), execute(), bind("s"), RUN)
         assert setting.say(client, *said) == "12NDC2NDCZ"
+
+
+# -- what is certain, and when -----------------------------------------------------------------------------------------
+
+
+def test_what_an_earlier_batch_does_is_waited_for(setting: Statements) -> None:
+    """The Close is skipped, and what comes behind the Sync may not take it for done."""
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    assert setting.say(client, bind("none"), close("s"), SYNC, bind("s"), RUN) == "EZ2DCZ"
+    assert setting.say(client, parse("t", "bad c"), SYNC, bind("t"), RUN) == "EZEZ"
+    assert client.errors[-1].message == 'prepared statement "t" does not exist'
+
+
+def test_an_error_concerns_its_own_batch_and_none_behind_it(setting: Statements) -> None:
+    client = setting.plain()
+    assert setting.say(client, bind("none"), SYNC, parse("", "SELECT 'x'"), SYNC) == "EZ1Z"
+    assert setting.say(client, bind(""), RUN) == "2DCZ"
+
+
+def test_what_the_server_is_known_to_skip_needs_nothing(setting: Statements) -> None:
+    """Otherwise the Sync would wait for a reply that never comes."""
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    setting.occupy()
+    assert setting.say(client, bind("none")) == "E"
+    assert setting.say(client, bind("s"), RUN) == "Z"
+    assert setting.say(client, bind("s"), RUN) == "2DCZ"
+
+
+def test_a_deallocate_that_does_not_run_closes_nothing(setting: Statements) -> None:
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    assert setting.say(client, query("fail c; DEALLOCATE s")) == "EZ"
+    assert setting.say(client, query("fail c; DEALLOCATE ALL")) == "EZ"
+    assert setting.say(client, bind("s"), RUN) == "2DCZ"
+
+
+@pytest.mark.parametrize("text", ["DEALLOCATE s", "DEALLOCATE ALL", "DEALLOCATE ALL" + " " * 10_000])
+def test_what_sql_has_closed_may_be_prepared_again(setting: Statements, text: str) -> None:
+    """Also where the text is too long to be read, and only its tag says what it did."""
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    assert setting.say(client, query(text)) == "CZ"
+    assert setting.say(client, bind("s"), RUN) == "EZ"
+    assert setting.say(client, parse("s", "SELECT 'y'"), bind("s"), RUN) == "12DCZ"
+    assert client.rows == ["y"]
+
+
+def test_after_a_client_that_vanished_before_the_reply_nothing_is_believed(setting: Statements) -> None:
+    client, other = setting.plain(), setting.plain()
+    (process,) = setting.cluster.processes
+    process.stalled = True
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    client.break_off()
+    setting.world.settle()
+    process.stalled = False
+    setting.world.settle()
+    assert process.statements == ["DEALLOCATE ALL"]
+    assert setting.say(other, parse("s", "SELECT 'x'"), bind("s"), RUN) == "12DCZ"
+
+
+def test_a_query_ends_the_unnamed_statement(setting: Statements) -> None:
+    client = setting.plain()
+    assert setting.say(client, parse("", "SELECT 'x'"), SYNC, query("SELECT 'y'"), bind(""), RUN) == "1ZTDCZEZ"
+    assert client.sqlstates == ["26000"]
+
+
+def test_in_session_mode_nobody_binds_the_unnamed_statement_of_a_client_before(setting: Statements) -> None:
+    client = setting.plain()
+    setting.say(client, parse("", "SELECT 'x'"), bind(""), RUN)
+    setting.world.reload(configure(pool_size=1, pool_mode=PoolMode.SESSION, server_reset_query="smart"))
+    other = setting.plain()
+    assert setting.say(other, bind(""), RUN) == "EZ"
+
+
+# -- shapes and room ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 16])
+def test_a_statement_whose_rows_look_otherwise_on_another_server_is_not_run_there(
+    setting: Statements, chunk: int
+) -> None:
+    """The client was told what they look like, and would misread them.  What it prepares anew is another statement."""
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    setting.occupy()
+    described = frame("t", bytes(2)) + DESCRIPTION.replace(b"token", b"other")
+    setting.answers["D"] = lambda process, body: process.say(described)
+    setting.world.chunk = chunk
+    assert setting.say(client, bind("s"), RUN) == "EZ"
+    assert [(error.sqlstate, error.message) for error in client.errors] == [
+        ("0A000", "cached plan must not change result type")
+    ]
+    assert setting.cluster.processes[1].statements == []
+    assert setting.say(client, parse("t", "SELECT 'x'"), bind("t"), RUN) == "12DCZ"
+    assert len(set(setting.parsed("SELECT 'x'"))) == 2
+
+
+def test_a_server_has_no_more_statements_than_it_may_and_gets_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were used longest ago have to go."""
+    setting = Statements(monkeypatch, pool_size=1, max_prepared_statements=2)
+    client = setting.plain()
+    for name in "abacab":
+        if name.encode() not in client.session.statements.named:  # type: ignore[union-attr]
+            setting.say(client, parse(name, f"SELECT '{name}'"), SYNC)
+        assert setting.say(client, bind(name), RUN) == "2DCZ"
+        assert len(setting.cluster.processes[0].prepared) <= 2
+    assert client.rows == list("abacab")
+    counts = [len(setting.parsed(f"SELECT '{name}'")) for name in "abc"]
+    assert counts == [1, 2, 1]
+
+
+# -- doubt -------------------------------------------------------------------------------------------------------------
+
+
+def test_where_replies_end_is_asked_for_when_the_client_has_said_all(setting: Statements) -> None:
+    """A Query in place of the Sync: nobody knows whether the server skips it.  The client gets none of our answer."""
+    client = setting.plain()
+    assert setting.say(client, bind("none"), query("SELECT 'x'")) == "E"
+    assert setting.say(client, SYNC) == "Z"
+    assert client.session.state == ClientState.IDLE  # type: ignore[union-attr]
+
+
+IN_DOUBT = parse("", "copyin c") + bind("") + execute() + SYNC + close("t") + SYNC
+"""A COPY may have eaten the Sync in front of the Close: nobody knows whether that was skipped."""
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        (IN_DOUBT, parse("u", "SELECT 'u'") + SYNC),
+        (query("copyin c"), copy_data("bad") + parse("u", "SELECT 'u'") + SYNC),
+    ],
+)
+def test_nobody_gets_a_statement_that_a_client_prepared_in_doubt_under_its_own_name(
+    setting: Statements, said: tuple[bytes, bytes]
+) -> None:
+    """It was passed on as it is, because it seemed that the server would skip it."""
+    client = setting.plain()
+    for part in said:
+        setting.say(client, part)
+    (process,) = setting.cluster.processes
+    assert client.session.state == ClientState.IDLE  # type: ignore[union-attr]
+    assert "DEALLOCATE ALL" in process.statements
+    assert b"u" not in process.prepared
+
+
+def test_a_pinned_client_goes_on_with_its_statements_after_a_doubt(setting: Statements) -> None:
+    client = setting.plain()
+    setting.say(client, query("LISTEN c"))
+    for name in "st":
+        assert setting.say(client, parse(name, f"SELECT '{name}'"), SYNC) == "1Z"
+    setting.say(client, IN_DOUBT)
+    assert setting.say(client, SYNC) == "Z"
+    assert client.session.state == ClientState.ACTIVE  # type: ignore[union-attr]
+    assert setting.say(client, parse("u", "SELECT 'u'"), bind("u"), RUN) == "12DCZ"
+    for _ in range(2):
+        assert setting.say(client, bind("s"), RUN) == "2DCZ"
+    assert setting.say(client, parse("v", "SELECT 's'"), bind("v"), RUN) == "12DCZ"
