@@ -350,6 +350,7 @@ def test_a_deallocate_that_does_not_run_closes_nothing(setting: Statements) -> N
     setting.say(client, parse("s", "SELECT 'x'"), SYNC)
     assert setting.say(client, query("fail c; DEALLOCATE s")) == "EZ"
     assert setting.say(client, query("fail c; DEALLOCATE ALL")) == "EZ"
+    setting.occupy()
     assert setting.say(client, bind("s"), RUN) == "2DCZ"
 
 
@@ -380,7 +381,9 @@ def test_after_a_client_that_vanished_before_the_reply_nothing_is_believed(setti
 def test_a_query_ends_the_unnamed_statement(setting: Statements) -> None:
     client = setting.plain()
     assert setting.say(client, parse("", "SELECT 'x'"), SYNC, query("SELECT 'y'"), bind(""), RUN) == "1ZTDCZEZ"
-    assert client.sqlstates == ["26000"]
+    setting.occupy()
+    assert setting.say(client, bind(""), RUN) == "EZ"
+    assert client.sqlstates == ["26000", "26000"]
 
 
 def test_in_session_mode_nobody_binds_the_unnamed_statement_of_a_client_before(setting: Statements) -> None:
@@ -432,10 +435,26 @@ def test_a_server_has_no_more_statements_than_it_may_and_gets_them_again(monkeyp
 
 
 def test_where_replies_end_is_asked_for_when_the_client_has_said_all(setting: Statements) -> None:
-    """A Query in place of the Sync: nobody knows whether the server skips it.  The client gets none of our answer."""
+    """A Query in place of the Sync: nobody knows if the server skips it.  What it skips for certain changes nothing.
+
+    Of the answer to us the client gets what it would have got anyway.
+    """
     client = setting.plain()
     assert setting.say(client, bind("none"), query("SELECT 'x'")) == "E"
-    assert setting.say(client, SYNC) == "Z"
+    assert setting.say(client, bind("none")) == ""
+    marks: list[bytes] = []
+    message = PostgreSQL._message
+
+    def notify(process: PostgreSQL, kind: str, body: bytes) -> object:
+        if b"pgpooler_mark" in body:
+            marks.append(body)
+            process.say(frame("A", bytes(4) + b"here\0\0"))
+        return message(process, kind, body)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PostgreSQL, "_message", notify)
+        assert setting.say(client, SYNC) == "ZA"
+    assert len(marks) == 1
     assert client.session.state == ClientState.IDLE  # type: ignore[union-attr]
 
 
