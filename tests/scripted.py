@@ -80,6 +80,16 @@ def cut(stream: bytearray) -> Iterator[Message]:
         yield message
 
 
+def is_rest_of_bind(body: bytes) -> bool:
+    """What follows the names: format codes, values, and format codes again, each behind their number."""
+    position = 2 + 2 * int.from_bytes(body[:2], "big")
+    count = int.from_bytes(body[position : position + 2], "big")
+    position += 2
+    for _ in range(count):
+        position += 4 + max(0, int.from_bytes(body[position : position + 4], "big", signed=True))
+    return len(body) == position + 2 + 2 * int.from_bytes(body[position : position + 2], "big")
+
+
 def error(sqlstate: str, text: str, severity: str = "ERROR") -> bytes:
     return messages.error_response(PeerError(text, sqlstate=sqlstate, severity=severity))
 
@@ -349,7 +359,9 @@ class PostgreSQL:
             self.prepared[name[:LONGEST]] = text.decode()
             self.say(frame("1"))
         elif kind == "B":
-            portal, name, _ = body.split(b"\0", 2)
+            portal, name, rest = body.split(b"\0", 2)
+            if not is_rest_of_bind(rest):
+                self.cluster.complaints.append(f"server {self.number} got a malformed Bind")
             statement = self.prepared.get(name[:LONGEST])
             if statement is None:
                 raise Failure("26000", f'prepared statement "{name.decode()}" does not exist')
@@ -365,6 +377,8 @@ class PostgreSQL:
             self.simple = False
             yield from self._execute(self.portals[portal])
         elif kind == "C":
+            if body[:1] not in (b"S", b"P"):
+                self.cluster.complaints.append(f"server {self.number} got a malformed Close")
             (self.prepared if body[:1] == b"S" else self.portals).pop(body[1:-1][:LONGEST], None)
             self.say(frame("3"))
         elif kind == "S":

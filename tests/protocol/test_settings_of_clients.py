@@ -103,6 +103,7 @@ def test_settings_are_in_force_on_a_connection_that_was_cleaned_in_between(polic
         ("SET my.own TO 'c'", "my.own"),
         ("SET my . Own = 'c'", "my.own"),
         ("SELECT set_config('my.own', 'c', false)", "my.own"),
+        ("RESET my.own", "my.own"),
         ('SET "My".own TO 1; SET a.b.c TO 1', "a.b.c"),
     ],
 )

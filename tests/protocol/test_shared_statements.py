@@ -5,6 +5,7 @@ All in memory.  That PostgreSQL itself then answers as if each client had it alo
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from struct import pack
 
@@ -199,8 +200,46 @@ def test_sql_knows_the_statements_of_the_protocol_by_their_names(setting: Statem
 
 def test_after_a_do_that_may_close_statements_nothing_is_believed(setting: Statements) -> None:
     client = setting.plain()
+    setting.say(client, query("DO 'BEGIN PERFORM 1; END'"))
+    assert "DEALLOCATE ALL" not in setting.cluster.processes[0].statements
     setting.say(client, query("DO 'BEGIN DEALLOCATE ALL; END'"))
     assert "DEALLOCATE ALL" in setting.cluster.processes[0].statements
+
+
+def test_a_statement_that_was_closed_is_gone(setting: Statements) -> None:
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    assert setting.say(client, close("s"), bind("s"), RUN) == "3EZ"
+    assert setting.say(client, bind("s"), RUN) == "EZ"
+
+
+def test_the_close_of_a_portal_is_not_taken_for_the_reply_to_a_parse(setting: Statements) -> None:
+    """A Close of nothing stands for the Parse of a statement that is there."""
+    one, other = setting.plain(), setting.plain()
+    setting.say(one, parse("s", "SELECT 'x'"), SYNC)
+    assert setting.say(other, close("", "P"), parse("s", "SELECT 'x'"), close("", "P"), SYNC) == "313Z"
+
+
+@pytest.mark.parametrize("policy", ["always", "smart", "never"])
+def test_a_statement_is_there_again_whatever_is_cleaned_between_two_leases(
+    monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    """DISCARD ALL closes it."""
+    setting = Statements(monkeypatch, pool_size=1, server_reset_query=policy)
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    for _ in range(2):
+        assert setting.say(client, query("row c"), bind("s"), RUN) == "TDCZ2DCZ"
+
+
+def test_what_no_client_and_no_server_has_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = Statements(monkeypatch, pool_size=1, max_prepared_statements=1)
+    client = setting.plain()
+    for text in ("SELECT 'x'", "SELECT 'y'", "SELECT 'z'"):
+        assert setting.say(client, parse("s", text), bind("s"), RUN) == "12DCZ"
+        assert setting.say(client, close("s"), SYNC) == "3Z"
+    gc.collect()
+    assert len(setting.world.pool.statements) == 1
 
 
 # -- what has changed --------------------------------------------------------------------------------------------------
@@ -240,6 +279,26 @@ def test_a_statement_that_is_prepared_again_gets_the_types_that_it_had(setting: 
     assert types == [pack("!h", 0), pack("!hi", 1, 23)]
 
 
+def test_what_a_batch_prepares_behind_a_deallocate_is_not_closed_by_it(setting: Statements) -> None:
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    said = (parse("", "DEALLOCATE ALL"), bind(""), execute(), parse("s", "SELECT 'y'"), SYNC)
+    assert setting.say(client, *said) == "12C1Z"
+    assert setting.say(client, bind("s"), RUN) == "2DCZ"
+    assert client.rows == ["y"]
+
+
+def test_after_a_report_of_the_server_a_text_may_mean_something_else(setting: Statements) -> None:
+    one, other = setting.plain(), setting.plain()
+    setting.say(one, parse("s", "SELECT 'x'"), SYNC)
+    setting.say(other, query("BEGIN"))
+    setting.cluster.processes[0].say(frame("S", b"DateStyle\0German\0"))
+    setting.world.settle()
+    setting.say(other, parse("s", "SELECT 'x'"), SYNC)
+    first, second = setting.parsed("SELECT 'x'")
+    assert first != second
+
+
 def other_settings(setting: Statements, client: Client) -> None:
     """The client has prepared `s`; now it has another DateStyle, and comes to another server connection."""
     assert setting.say(client, parse("s", "SELECT 'x'"), SYNC) == "1Z"
@@ -248,9 +307,14 @@ def other_settings(setting: Statements, client: Client) -> None:
     setting.occupy()
 
 
-def test_a_statement_is_prepared_again_under_the_settings_it_was_made_with(setting: Statements) -> None:
+@pytest.mark.parametrize(("before", "under"), [(b"", None), (query("BEGIN") + query("SET x TO 'c'"), "German")])
+def test_a_statement_is_prepared_again_under_the_settings_it_was_made_with(
+    setting: Statements, before: bytes, under: str | None
+) -> None:
+    """Unless nobody knows which are in force now."""
     client = setting.plain()
     other_settings(setting, client)
+    setting.say(client, before)
     read_under: list[str | None] = []
     message = PostgreSQL._message
 
@@ -262,7 +326,7 @@ def test_a_statement_is_prepared_again_under_the_settings_it_was_made_with(setti
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PostgreSQL, "_message", look)
         assert setting.say(client, bind("s"), RUN) == "2DCZ"
-    assert read_under == [None]
+    assert read_under == [under]
     assert setting.cluster.processes[1].settings["datestyle"] == "German"
     assert not setting.cluster.complaints
 
@@ -290,10 +354,24 @@ def test_who_has_a_statement_that_is_not_kept_stays_with_its_server(
         assert client.session.state == ClientState.IDLE  # type: ignore[union-attr]
         assert setting.say(client, parse("t", long), SYNC) == "1Z"
     assert client.session.state == ClientState.ACTIVE  # type: ignore[union-attr]
+    assert "too long to be kept" in client.session.server.kept_by  # type: ignore[union-attr]
     last = "t" if limit == "MOST_KEPT" else "s"
     assert setting.say(client, bind(last), RUN) == "2DCZ"
     assert setting.say(client, close(last), SYNC) == "3Z"
     assert client.session.state == ClientState.IDLE  # type: ignore[union-attr]
+
+
+def test_who_left_with_such_a_statement_keeps_nobody_elses_server(
+    monkeypatch: pytest.MonkeyPatch, setting: Statements
+) -> None:
+    monkeypatch.setattr(preparing, "LONGEST_KEPT", 60)
+    client, other = setting.plain(), setting.plain()
+    setting.say(client, parse("s", "SELECT '" + "x" * 60 + "'"), SYNC)
+    client.terminate()
+    setting.world.settle()
+    assert setting.say(other, parse("s", "SELECT 'y'"), bind("s"), RUN) == "12DCZ"
+    assert other.session.state == ClientState.IDLE  # type: ignore[union-attr]
+    assert len(setting.cluster.processes) == 1
 
 
 # -- notices -----------------------------------------------------------------------------------------------------------
@@ -354,6 +432,17 @@ def test_a_deallocate_that_does_not_run_closes_nothing(setting: Statements) -> N
     assert setting.say(client, bind("s"), RUN) == "2DCZ"
 
 
+def test_a_statement_that_never_came_to_be_is_not_there_again_when_its_deallocate_does_not_run(
+    setting: Statements,
+) -> None:
+    client = setting.plain()
+    said = (parse("s", "bad c"), parse("", "DEALLOCATE s"), bind(""), execute(), SYNC, bind("s"), RUN)
+    assert setting.say(client, *said) == "EZEZ"
+    setting.say(client, query("BEGIN"), bind("none"), SYNC)
+    assert setting.say(client, parse("s", "SELECT 'x'"), SYNC, query("DEALLOCATE s"), bind("s"), RUN) == "EZEZEZ"
+    assert client.sqlstates == ["42601", "26000", "26000", "25P02", "25P02", "26000"]
+
+
 @pytest.mark.parametrize("text", ["DEALLOCATE s", "DEALLOCATE ALL", "DEALLOCATE ALL" + " " * 10_000])
 def test_what_sql_has_closed_may_be_prepared_again(setting: Statements, text: str) -> None:
     """Also where the text is too long to be read, and only its tag says what it did."""
@@ -408,13 +497,26 @@ def test_a_statement_whose_rows_look_otherwise_on_another_server_is_not_run_ther
     described = frame("t", bytes(2)) + DESCRIPTION.replace(b"token", b"other")
     setting.answers["D"] = lambda process, body: process.say(described)
     setting.world.chunk = chunk
-    assert setting.say(client, bind("s"), RUN) == "EZ"
+    for _ in range(2):
+        assert setting.say(client, bind("s"), RUN) == "EZ"
     assert [(error.sqlstate, error.message) for error in client.errors] == [
         ("0A000", "cached plan must not change result type")
-    ]
+    ] * 2
     assert setting.cluster.processes[1].statements == []
     assert setting.say(client, parse("t", "SELECT 'x'"), bind("t"), RUN) == "12DCZ"
     assert len(set(setting.parsed("SELECT 'x'"))) == 2
+
+
+def test_who_prepares_a_text_whose_rows_look_otherwise_by_now_gets_a_statement_of_its_own(setting: Statements) -> None:
+    client, other = setting.plain(), setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    setting.occupy()
+    described = frame("t", bytes(2)) + DESCRIPTION.replace(b"token", b"other")
+    setting.answers["D"] = lambda process, body: process.say(described)
+    assert setting.say(other, parse("s", "SELECT 'x'"), bind("s"), RUN) == "12DCZ"
+    assert setting.say(other, parse("t", "SELECT 'y'"), bind("t"), RUN) == "12DCZ"
+    assert len(set(setting.parsed("SELECT 'x'"))) == 2
+    assert len(setting.cluster.processes[1].prepared) == 2
 
 
 def test_a_server_has_no_more_statements_than_it_may_and_gets_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
