@@ -497,14 +497,23 @@ def test_a_statement_whose_rows_look_otherwise_on_another_server_is_not_run_ther
     described = frame("t", bytes(2)) + DESCRIPTION.replace(b"token", b"other")
     setting.answers["D"] = lambda process, body: process.say(described)
     setting.world.chunk = chunk
-    for _ in range(2):
-        assert setting.say(client, bind("s"), RUN) == "EZ"
+    assert setting.say(client, bind("s"), RUN) == "EZ"
     assert [(error.sqlstate, error.message) for error in client.errors] == [
         ("0A000", "cached plan must not change result type")
-    ] * 2
+    ]
     assert setting.cluster.processes[1].statements == []
     assert setting.say(client, parse("t", "SELECT 'x'"), bind("t"), RUN) == "12DCZ"
     assert len(set(setting.parsed("SELECT 'x'"))) == 2
+
+
+def test_a_transaction_in_which_a_statement_was_not_run_because_of_its_rows_has_failed(setting: Statements) -> None:
+    client = setting.plain()
+    setting.say(client, parse("s", "SELECT 'x'"), SYNC)
+    setting.occupy()
+    described = frame("t", bytes(2)) + DESCRIPTION.replace(b"token", b"other")
+    setting.answers["D"] = lambda process, body: process.say(described)
+    assert setting.say(client, query("BEGIN"), bind("s"), RUN, bind("s"), RUN, query("ROLLBACK")) == "CZEZEZCZ"
+    assert client.sqlstates == ["0A000", "25P02"]
 
 
 def test_who_prepares_a_text_whose_rows_look_otherwise_by_now_gets_a_statement_of_its_own(setting: Statements) -> None:
@@ -513,8 +522,8 @@ def test_who_prepares_a_text_whose_rows_look_otherwise_by_now_gets_a_statement_o
     setting.occupy()
     described = frame("t", bytes(2)) + DESCRIPTION.replace(b"token", b"other")
     setting.answers["D"] = lambda process, body: process.say(described)
-    assert setting.say(other, parse("s", "SELECT 'x'"), bind("s"), RUN) == "12DCZ"
-    assert setting.say(other, parse("t", "SELECT 'y'"), bind("t"), RUN) == "12DCZ"
+    said = (query("BEGIN"), parse("s", "SELECT 'x'"), bind("s"), RUN, parse("t", "SELECT 'y'"), bind("t"), RUN)
+    assert setting.say(other, *said) == "CZ12DCZ12DCZ"
     assert len(set(setting.parsed("SELECT 'x'"))) == 2
     assert len(setting.cluster.processes[1].prepared) == 2
 
