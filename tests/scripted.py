@@ -32,6 +32,7 @@ Message = tuple[str, bytes]
 Running = Generator[str, Message, None]
 
 READ, WAIT = "read", "wait"
+LONGEST = 63  # bytes of a name that PostgreSQL looks at
 NOBODY = "c"  # a token that says nothing about who asks
 SET_CONFIG = re.compile(r"set_config\(E'([^']*)', (?:E'([^']*)'|NULL), false\)")
 STARTUP_VALUE = re.compile(r"\(E'([^']*)', E'([^']*)'\)")
@@ -79,6 +80,16 @@ def cut(stream: bytearray) -> Iterator[Message]:
         yield message
 
 
+def is_rest_of_bind(body: bytes) -> bool:
+    """What follows the names: format codes, values, and format codes again, each behind their number."""
+    position = 2 + 2 * int.from_bytes(body[:2], "big")
+    count = int.from_bytes(body[position : position + 2], "big")
+    position += 2
+    for _ in range(count):
+        position += 4 + max(0, int.from_bytes(body[position : position + 4], "big", signed=True))
+    return len(body) == position + 2 + 2 * int.from_bytes(body[position : position + 2], "big")
+
+
 def error(sqlstate: str, text: str, severity: str = "ERROR") -> bytes:
     return messages.error_response(PeerError(text, sqlstate=sqlstate, severity=severity))
 
@@ -109,6 +120,7 @@ class Cluster:
         self.version = "18.0"
         self.reported: dict[str, str] = {}  # further parameters that are reported at the login
         self.start_only = {"ignore_system_indexes"}  # parameters that cannot be set after connection start
+        self.reported: dict[str, tuple[str, str]] = {}  # setting -> the parameter reported for it, the server's value
         self.canceled: list[PostgreSQL] = []
 
     def serve(self, port: MemoryPort, pool: object = None) -> PostgreSQL:
@@ -151,6 +163,7 @@ class PostgreSQL:
         self.skipping = False
         self.owner: str | None = None  # whose state this session may hold
         self.settings: dict[str, str] = {}  # of the session
+        self.told: dict[str, str] = {}  # the parameters that were reported when they had changed
         self.statements: list[str] = []
         self.prepared: dict[bytes, str] = {}
         self.portals: dict[bytes, str] = {}
@@ -318,6 +331,11 @@ class PostgreSQL:
     def _ready(self) -> None:
         if self.status == "I":
             self.portals.clear()
+        for name, (parameter, value) in self.cluster.reported.items():
+            now = self.settings.get(name, value)
+            if now != self.told.get(parameter, value):
+                self.told[parameter] = now
+                self.say(messages.parameter_status(parameter, now))
         self.say(messages.ready_for_query(ord(self.status)))
 
     def _message(self, kind: str, body: bytes) -> Running:
@@ -338,16 +356,19 @@ class PostgreSQL:
             if text.startswith((b"bad", b"pgpooler_refuses")):
                 raise Failure("42601", f"syntax error: {text.decode()}")
             self._check_transaction(text.decode())
-            if name and name in self.prepared:
+            if name and name[:LONGEST] in self.prepared:
                 raise Failure("42P05", f'prepared statement "{name.decode()}" already exists')
-            self.prepared[name] = text.decode()
+            self.prepared[name[:LONGEST]] = text.decode()
             self.say(frame("1"))
         elif kind == "B":
-            portal, name, _ = body.split(b"\0", 2)
-            if name not in self.prepared:
+            portal, name, rest = body.split(b"\0", 2)
+            if not is_rest_of_bind(rest):
+                self.cluster.complaints.append(f"server {self.number} got a malformed Bind")
+            statement = self.prepared.get(name[:LONGEST])
+            if statement is None:
                 raise Failure("26000", f'prepared statement "{name.decode()}" does not exist')
-            self._check_transaction(self.prepared[name])
-            self.portals[portal] = self.prepared[name]
+            self._check_transaction(statement)
+            self.portals[portal] = statement
             self.say(frame("2"))
         elif kind == "D":
             self._answer_describe(body)
@@ -358,7 +379,9 @@ class PostgreSQL:
             self.simple = False
             yield from self._execute(self.portals[portal])
         elif kind == "C":
-            (self.prepared if body[:1] == b"S" else self.portals).pop(body[1:-1], None)
+            if body[:1] not in (b"S", b"P"):
+                self.cluster.complaints.append(f"server {self.number} got a malformed Close")
+            (self.prepared if body[:1] == b"S" else self.portals).pop(body[1:-1][:LONGEST], None)
             self.say(frame("3"))
         elif kind == "S":
             self.skipping = False
@@ -431,7 +454,7 @@ class PostgreSQL:
     def _answer_describe(self, body: bytes) -> None:
         """Describe a statement or a portal."""
         known, code = (self.prepared, "26000") if body[:1] == b"S" else (self.portals, "34000")
-        text = known.get(body[1:-1])
+        text = known.get(body[1:-1][:LONGEST])
         if text is None:
             raise Failure(code, "what is to be described does not exist")
         if body[:1] == b"S":

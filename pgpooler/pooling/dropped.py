@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pgpooler.pooling.sql_names import ALL
 from pgpooler.pooling.statements import ClientStatements, ServerStatements, Statement
 
-ALL = b"all"
 DEALLOCATE = b"DEALLOCATE"
 DEALLOCATE_ALL = (b"DEALLOCATE ALL", b"DISCARD ALL")
 """Tags of CommandComplete."""
@@ -13,10 +13,11 @@ DEALLOCATE_ALL = (b"DEALLOCATE ALL", b"DISCARD ALL")
 class Dropped:
     """What one such statement closes: it counts as closed for what follows, until an error says that it was not run."""
 
-    __slots__ = ("_client", "_had", "_server", "_strays", "batch", "named")
+    __slots__ = ("_client", "_had", "_server", "_strays", "batch", "named", "number")
 
     def __init__(self, batch: int, client: ClientStatements, server: ServerStatements, name: bytes) -> None:
         self.batch = batch
+        self.number = 0  # in the order of what was noted
         self._client = client
         self._server = server
         every = name == ALL

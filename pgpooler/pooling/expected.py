@@ -26,13 +26,14 @@ SHAPE = 10  # bytes between them: type, size and modifier
 class Expected:
     """A reply of this type that is to come; by itself it changes nothing."""
 
-    __slots__ = ("batch", "fate", "first", "kind")
+    __slots__ = ("batch", "fate", "first", "kind", "number")
 
     def __init__(self, kind: int, fate: int) -> None:
         self.kind = kind
         self.fate = fate
         self.first = False  # of those that an error undoes
         self.batch = 0  # which of the requests that end in ReadyForQuery it belongs to
+        self.number = 0  # in the order of what was noted
 
     def come(self) -> None:
         """The reply is here."""

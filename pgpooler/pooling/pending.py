@@ -24,13 +24,14 @@ class Pending:
     `alone`: nothing without an expected reply of its own stands between the last one that has and what comes next.
     """
 
-    __slots__ = ("_described", "_dropped", "_expected", "_owed", "_touched", "alone")
+    __slots__ = ("_described", "_dropped", "_expected", "_noted", "_owed", "_touched", "alone")
 
     def __init__(self, owed: Owed) -> None:
         self._owed = owed
         self._expected: deque[Expected] = deque()
         self._described: OfDescribe | None = None  # its types have come, the shape comes next
         self._dropped: deque[Dropped] = deque()  # what SQL under way closes
+        self._noted = 0  # of both so far
         self._touched: dict[Hashable, int] = {}  # names and statements -> the batch that did something to them last
         self.alone = True
 
@@ -58,13 +59,16 @@ class Pending:
     def expect(self, expected: Expected, *touched: Hashable) -> None:
         """A request was sent, or will be, to which this reply comes; it does something to these names or statements."""
         self.alone = True
-        expected.batch = self._owed.asked
+        self._noted += 1
+        expected.batch, expected.number = self._owed.asked, self._noted
         self._expected.append(expected)
         for key in touched:
             self._touched[key] = expected.batch
 
     def drop(self, dropped: Dropped) -> None:
         """SQL that closes statements is sent."""
+        self._noted += 1
+        dropped.number = self._noted
         self._touched.update(dict.fromkeys(dropped.named, dropped.batch))
         self._dropped.append(dropped)
 
@@ -110,18 +114,16 @@ class Pending:
             self._undo(self._owed.answered - 1)
 
     def _undo(self, batch: int) -> None:
-        undone = []
+        """Undo what has been noted up to this batch, the last first."""
+        undone: list[Expected | Dropped] = []
+        if self._expected and self._expected[0].batch <= batch:
+            self._expected[0].first = True
         while self._expected and self._expected[0].batch <= batch:
             undone.append(self._expected.popleft())
-        if undone:
-            undone[0].first = True
-        for expected in reversed(undone):
-            expected.undo()
-        dropped = []
         while self._dropped and self._dropped[0].batch <= batch:
-            dropped.append(self._dropped.popleft())
-        for one in reversed(dropped):
-            one.undo()
+            undone.append(self._dropped.popleft())
+        for noted in sorted(undone, key=lambda noted: noted.number, reverse=True):
+            noted.undo()
 
     def clear(self) -> bool:
         """Nothing is to come any more; False: something was, and nobody knows what has become of it."""

@@ -224,7 +224,7 @@ class Preparing:
         if not shared and statement.shape and not left & evidence.STATEMENTS:
             return self.provider.prepare_and_compare(statement)  # those who have it were told that shape
         if not shared:
-            self.provider.make_room()
+            self.provider.make_room(statement)
         insert = CLOSE_NOTHING if shared else statement.parse(statement.name)
         self._lease.insert(insert, codes.CLOSE if shared else codes.PARSE)
         self.pending.expect(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgpooler.errors import FeatureNotSupported, PeerError
-from pgpooler.pooling.expected import DROP, OfDescribe, OfServer, OfStray, OfUnnamed
+from pgpooler.pooling.expected import DROP, Expected, OfDescribe, OfServer, OfStray, OfUnnamed
 from pgpooler.pooling.parameters import rereading
 from pgpooler.pooling.pending import Pending
 from pgpooler.pooling.requests import APART, HOLD, PASS, REFUSE
@@ -131,7 +131,7 @@ class Provider:
         """Let the server prepare a statement for us, in front of what the client has said."""
         statements = self._server.statements
         if statement.name:
-            self.make_room()
+            self.make_room(statement)
         self._lease.insert(statement.parse(statement.name), codes.PARSE)
         if statement.name:
             self._pending.expect(OfServer(codes.PARSE_COMPLETE, statements, statement), statement)
@@ -154,9 +154,12 @@ class Provider:
         if compare:
             self.awaited = described
 
-    def make_room(self) -> None:
-        """Close what was used longest ago, up to max_prepared_statements."""
+    def make_room(self, statement: Statement) -> None:
+        """Close what was used longest ago, up to max_prepared_statements, and what may be there under the same name."""
         statements = self._server.statements
+        if statements.lost:
+            self._lease.insert(messages.message(codes.CLOSE, b"S" + statement.name + b"\0"), codes.CLOSE)
+            self._pending.expect(Expected(codes.CLOSE_COMPLETE, DROP))
         limit = self._server.pool.route.max_prepared_statements
         while 0 < limit <= len(statements.named):
             oldest = next((known for known in statements.named if not self._pending.unsettled(known)), None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pgpooler.protocol.sql import QUOTED, WORD, tokens
 
+ALL = b""
+"""Stands for all names; no statement of which SQL can speak is called so."""
 OPTIONAL = (b"prepare",)  # may stand between DEALLOCATE and the name
 
 
@@ -13,13 +15,17 @@ def spoken_of(text: bytes) -> set[bytes]:
 
 
 def deallocated(text: bytes) -> list[bytes]:
-    """Return the names of the statements that a text deallocates, in order; `all`: every one (so does DISCARD ALL)."""
+    """Return the names of the statements that a text deallocates, in order; ALL: every one (so does DISCARD ALL)."""
     names = []
-    after = False
+    command = b""
     for token in tokens(text):
-        if after and token.word not in OPTIONAL:
-            names.append(token.word)
-            after = False
-        elif token.kind == WORD and token.word in (b"deallocate", b"discard"):
-            after = True
+        keyword = token.word if token.kind == WORD else b""
+        if command and keyword not in OPTIONAL:
+            if keyword == b"all":
+                names.append(ALL)
+            elif command == b"deallocate":  # what else can be discarded is no statement
+                names.append(token.word)
+            command = b""
+        elif keyword in (b"deallocate", b"discard"):
+            command = keyword
     return names

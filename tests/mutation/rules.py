@@ -26,11 +26,11 @@ def paragraphs(text: str) -> Iterator[list[str]]:
 
 def _mutant(paragraph: list[str], modules: Mapping[str, str]) -> Mutant:
     name, path, *changed = paragraph
-    before, after = ("".join(f"{line[1:]}\n" for line in changed if line[0] == sign) for sign in "-+")
-    original = modules[path]
-    if not before or original.count(before) != 1:
-        raise ValueError(f"{path} holds {original.count(before)} times what rule {name!r} changes")
-    module = Module(path, original)
-    first = original[: original.index(before)].count("\n") + 1
-    lines = tuple(range(first, first + before.count("\n")))
-    return Mutant(path, f"rule {name}", original, original.replace(before, after), lines, module.outside(lines))
+    before, after = ("\n" + "".join(f"{line[1:]}\n" for line in changed if line[0] == sign) for sign in "-+")
+    text = "\n" + modules[path]  # so that only whole lines are found
+    if len(before) == 1 or text.count(before) != 1:
+        raise ValueError(f"{path} holds {text.count(before)} times what rule {name!r} changes")
+    module = Module(path, modules[path])
+    first = text[: text.index(before)].count("\n") + 1
+    lines = tuple(range(first, first + before.count("\n") - 1))
+    return Mutant(path, f"rule {name}", module.text, text.replace(before, after)[1:], lines, module.outside(lines))

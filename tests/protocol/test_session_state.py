@@ -214,6 +214,24 @@ def test_what_was_not_read_takes_its_place_among_the_pinned_when_the_server_has_
     assert other.sqlstates == ["53300"], "there is no place left"
 
 
+def test_what_was_not_read_pins_what_no_tag_speaks_of() -> None:
+    """As `SELECT pg_advisory_lock(1)` in a text that is too long."""
+    setting, one, _ = smart()
+    setting.ask(one, "BEGIN")
+    setting.ask(one, "SELECT '{}'" + LONG)
+    setting.process.state.add("locks")
+    setting.ask(one, "COMMIT")
+    assert [server.client for server in setting.world.pool.pinned] == [one.session]
+
+
+def test_the_place_among_the_pinned_is_taken_when_the_statement_runs() -> None:
+    setting, one, other = smart(max_pinned=1)
+    for client in (one, other):
+        setting.ask(client, "BEGIN")
+        setting.ask(client, "LISTEN {}")
+    assert (one.errors, other.sqlstates) == ([], ["53300"])
+
+
 @pytest.mark.parametrize(
     ("kind", "where"),
     [
@@ -391,6 +409,14 @@ def test_with_on_session_state_error_the_server_refuses_for_us(said: bytes, kind
     assert idle(one)
     setting.ask(other, "SELECT '{}'")
     assert other.rows == [other.token]
+
+
+def test_an_error_of_ours_is_about_the_statement_that_is_refused_and_not_about_one_that_is_skipped() -> None:
+    setting, one, _ = smart(on_session_state=SessionStatePolicy.ERROR)
+    said = extended("bad", sync=False) + extended("LISTEN c1") + query("CREATE TEMP TABLE c1")
+    setting.say(one, said)
+    assert one.kinds == "EZEZ"
+    assert "temporary" in one.errors[1].message
 
 
 def test_with_on_session_state_allow_it_is_cleaned_like_anything_else() -> None:

@@ -125,7 +125,7 @@ def test_every_broken_rule_changes_lines_that_stand_once_in_their_module(sources
         assert 1 <= len(mutant.lines) <= 10, mutant.name
 
 
-@pytest.mark.parametrize("lines", ["-nowhere", "-a = 1\n-nowhere", "+a = 1"])
+@pytest.mark.parametrize("lines", ["-nowhere", "-a = 1\n-nowhere", "- = 1", "-a =", "+a = 1"])
 def test_a_rule_whose_lines_are_not_in_the_module_is_an_error(lines: str) -> None:
     with pytest.raises(ValueError, match="rule '1: x'"):
         rules.mutants(SOURCES, f"# comment\n\n1: x\npgpooler/protocol/x.py\n{lines}")

@@ -19,6 +19,7 @@ from pgpooler.pooling.parameters import (
     literal,
     question,
     reconciliation,
+    rereading,
     restoration,
 )
 
@@ -139,6 +140,37 @@ def test_only_what_statements_are_read_by_is_in_the_digest() -> None:
     other = Settings.of({"application_name": "b", "datestyle": "German", "work_mem": "1MB"})
     assert one.digest == other.digest
     assert one.digest != NONE_SET.digest
+
+
+def test_what_is_looked_up_each_time_a_statement_runs_is_not_what_it_is_read_by() -> None:
+    """The tables that a statement means may be others the next time it runs; the constants in it may not."""
+    then = Settings.of({"datestyle": "German", "search_path": "old", "role": "one", "work_mem": "1MB"})
+    now = Settings.of({"timezone": "UTC", "search_path": "new", "role": "other", "work_mem": "2MB"})
+    read = now.reading(then.digest)
+    assert read.values == {"datestyle": "German", "search_path": "new", "role": "other", "work_mem": "2MB"}
+    text = rereading(now, read)
+    assert re.findall(r"E'(\w+)', (NULL|E'\w+')", text) == [("timezone", "NULL"), ("datestyle", "E'German'")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "array_nulls",  # '{NULL}'::text[]
+        "backslash_quote",
+        "client_encoding",
+        "intervalstyle",
+        "lc_monetary",  # '$1'::money
+        "search_path",
+        "standard_conforming_strings",
+        "timezone",
+        "timezone_abbreviations",
+        "transform_null_equals",
+        "xmlbinary",
+        "xmloption",
+    ],
+)
+def test_a_constant_or_a_name_that_is_read_by_a_setting_is_another_under_another(name: str) -> None:
+    assert Settings.of({name: "a"}).digest != Settings.of({name: "b"}).digest
 
 
 def row(*values: bytes | None) -> bytes:
