@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgpooler.config.model import PoolMode
+from pgpooler.config.choices import PoolMode
 from pgpooler.pooling.states import ClientState
 from tests.protocol.test_transaction_mode import Transactions, idle
 from tests.scripted import Client, frame, query

@@ -11,7 +11,7 @@ from struct import pack
 
 import pytest
 
-from pgpooler.config.model import PoolMode
+from pgpooler.config.choices import PoolMode
 from pgpooler.pooling import preparing
 from pgpooler.pooling.states import ClientState
 from tests.memory import configure
