@@ -49,7 +49,7 @@ class RolesCluster(Cluster):
         self.slow = False  # questions wait to be let go
         self.failing: Failure | None = None
         self.gone = 0  # so many questions end the connection without a reply
-        self.reported = {"scram_iterations": str(ITERATIONS)}
+        self.announced = {"scram_iterations": str(ITERATIONS)}
 
     def serve(self, port: MemoryPort, pool: object = None) -> PostgreSQL:
         process = RolesPostgreSQL(self, port, len(self.processes) + 1)

@@ -118,7 +118,7 @@ class Cluster:
         self.let_go = False  # slow statements do not wait, on any server
         self.silent_probes = False
         self.version = "18.0"
-        self.reported: dict[str, str] = {}  # further parameters that are reported at the login
+        self.announced: dict[str, str] = {}  # further parameters that are reported at the login
         self.start_only = {"ignore_system_indexes"}  # parameters that cannot be set after connection start
         self.reported: dict[str, tuple[str, str]] = {}  # setting -> the parameter reported for it, the server's value
         self.canceled: list[PostgreSQL] = []
@@ -271,7 +271,7 @@ class PostgreSQL:
         if "application_name" in self.startup:
             self._claim(self.startup["application_name"])
         reported = {"server_version": self.cluster.version, "client_encoding": "UTF8", "TimeZone": "UTC"}
-        for name, value in {**reported, **self.cluster.reported}.items():
+        for name, value in {**reported, **self.cluster.announced}.items():
             self.say(messages.parameter_status(name, value))
         self.say(messages.backend_key_data(self.number, pack("!i", self.number)))
         self._ready()

@@ -12,7 +12,7 @@ from typing import Final
 from pgpooler.config.auth_query_checks import check_auth_query
 from pgpooler.config.choices import LogDestination
 from pgpooler.config.hba import HbaMethod
-from pgpooler.config.hba_checks import WITH_PASSWORD, methods_of
+from pgpooler.config.hba_checks import WITH_PASSWORD, check_entries_over_tls, methods_of
 from pgpooler.config.matchers import ANYTHING, covers
 from pgpooler.config.model import Pattern, PoolSettings
 from pgpooler.config.reader import Read, Reader
@@ -40,6 +40,7 @@ def check(root: Read, reader: Reader) -> None:
     _check_backends(root.values.get("backends", ()), sources)
     _check_auth(root, reader)
     check_tls(root.values.get("tls"), sources)
+    check_entries_over_tls(root, sources)
     routing = root.values.get("routing")
     rules = routing.values.get("rules", ()) if routing else ()
     for rule in rules:

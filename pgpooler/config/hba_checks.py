@@ -6,10 +6,15 @@ from functools import partial
 from typing import Final
 
 from pgpooler.config.choices import HBA_METHODS, AuthMethod
-from pgpooler.config.hba import HbaMethod
+from pgpooler.config.hba import ConnectionKind, HbaMethod, HbaRule
 from pgpooler.config.hba_file import read_hba, read_ident
-from pgpooler.config.reader import Read, Reader
+from pgpooler.config.model import ClientTls
+from pgpooler.config.reader import Read, Reader, build
+from pgpooler.config.source import Place, Sources
 
+NO_CERTIFICATES: Final = (
+    "nobody could log in so: certificates of clients are looked at only with 'ca' in the section 'tls'"
+)
 WITH_PASSWORD: Final = frozenset((HbaMethod.SCRAM_SHA_256, HbaMethod.MD5, HbaMethod.PASSWORD, HbaMethod.REJECT))
 """The methods under which nobody gets in who has no secret."""
 
@@ -40,3 +45,23 @@ def methods_of(auth: Read, reader: Reader) -> frozenset[HbaMethod]:
     # Of entries that could not be read nobody knows what they ask for.
     unknown = {HbaMethod.TRUST} if len(sources.errors) > errors else set()
     return frozenset({rule.method for rule in rules or ()} | unknown)
+
+
+def check_entries_over_tls(root: Read, sources: Sources) -> None:
+    """Whether there is the TLS that ways to log in depend on."""
+    auth, tls = root.values.get("auth"), root.values.get("tls")
+    unread = "tls" in root.places and tls is None
+    if auth is None or unread or (tls is not None and tls.places.keys() - tls.values.keys()):
+        return
+    settings = ClientTls() if tls is None else build(tls)
+    if "hba_file" not in auth.places and auth.values.get("method") is AuthMethod.CERT and not settings.ca:
+        sources.error(auth.places["method"], NO_CERTIFICATES)
+    rule: HbaRule
+    for rule in auth.values.get("hba", ()):
+        if rule.connection is ConnectionKind.HOSTSSL:
+            file, line, column = rule.place.rsplit(":", 2)
+            place = Place(file, int(line), int(column))
+            if not settings.offered:
+                sources.warn(place, "the entry can never match: there is no 'cert' in the section 'tls'")
+            elif (rule.method is HbaMethod.CERT or rule.clientcert) and not settings.ca:
+                sources.error(place, NO_CERTIFICATES)

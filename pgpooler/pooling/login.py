@@ -108,11 +108,11 @@ class ClientLogin:
             replication=startup.physical_replication,
             system_user=port.system_user,
         )
-        self._check_failed_logins(now)
         self.begin(self._request, now)
 
     def begin(self, request: LoginRequest, now: float) -> None:
         """Decide how the client must prove who it is, and ask it to; a user who is not listed is looked up first."""
+        self._check_failed_logins(now)
         answer = self._client.service.access.begin(request)
         if isinstance(answer, Lookup):
             self._lookup = UserLookup(self, self._client, answer)

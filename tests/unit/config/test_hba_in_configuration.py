@@ -12,6 +12,8 @@ from pgpooler.config.choices import AuthMethod
 from pgpooler.config.diff import difference
 from pgpooler.config.hba import HbaMethod, rule_text
 from pgpooler.config.model import Configuration
+from tests.certificates import Authority
+from tests.unit.config.conftest import marks
 
 DOCS = Path(__file__).parents[3] / "docs"
 BACKEND = "backends: [{name: primary, host: pg1}]\n"
@@ -28,8 +30,16 @@ BOTH = written("hba_file: pg_hba.conf", "ident_file: pg_ident.conf", USERS)
 FILES = {"pg_hba.conf": HBA, "pg_ident.conf": IDENT}
 
 
-def test_the_entries_are_part_of_the_configuration_and_reach_the_workers(folder) -> None:
-    loaded = folder.load(BOTH, files=FILES)
+@pytest.fixture
+def tls(folder) -> str:
+    """A section `tls` with everything that a certificate of a client needs."""
+    authority = Authority(folder.path)
+    shown = authority.certify("pooler")
+    return f"tls: {{cert: {shown.cert}, key: {shown.key}, ca: {authority.file}}}\n"
+
+
+def test_the_entries_are_part_of_the_configuration_and_reach_the_workers(folder, tls: str) -> None:
+    loaded = folder.load(BOTH + tls, files=FILES)
     auth = loaded.configuration.auth
     assert loaded.warnings == ()
     assert [rule_text(rule) for rule in auth.rules] == HBA.splitlines()
@@ -49,8 +59,8 @@ def test_the_xml_form_names_the_files_too(folder) -> None:
 
 
 @pytest.mark.parametrize("method", AuthMethod)
-def test_without_a_file_the_method_is_for_everybody(folder, method: AuthMethod) -> None:
-    auth = folder.load(written(f"method: {method.value}", USERS)).configuration.auth
+def test_without_a_file_the_method_is_for_everybody(folder, tls: str, method: AuthMethod) -> None:
+    auth = folder.load(written(f"method: {method.value}", USERS) + tls).configuration.auth
     expected = HbaMethod.PASSWORD if method is AuthMethod.PLAIN else HbaMethod(method.value)
     assert {rule.method for rule in auth.rules} == {expected}
 
@@ -130,7 +140,28 @@ def test_a_reload_names_the_lines_that_changed(folder) -> None:
     assert lines(HBA, IDENT + "staff bob bob\n") == ["auth.ident_file[2]: staff bob bob (new)"]
 
 
-def test_the_examples_of_the_reference_and_of_the_guide_can_be_read(folder) -> None:
+def test_an_entry_for_tls_is_a_warning_without_tls(folder) -> None:
+    entries = "host all all all md5\n▸hostssl all all all cert\n▸hostssl all all all md5\n"
+    folder.write("pg_hba.conf", entries.replace("▸", ""))
+    loaded = folder.load(written("hba_file: pg_hba.conf", USERS))
+    assert [(warning.line, warning.column) for warning in loaded.warnings] == marks(entries)
+    assert {warning.message for warning in loaded.warnings} == {
+        "the entry can never match: there is no 'cert' in the section 'tls'"
+    }
+
+
+@pytest.mark.parametrize("entry", ["cert", "md5 clientcert=verify-ca", "trust clientcert=verify-full"])
+def test_certificates_of_clients_need_an_authority(folder, tls: str, entry: str) -> None:
+    without = tls.partition(", ca:")[0] + "}\n"
+    files = {"pg_hba.conf": f"hostssl all all all md5\n▸hostssl all all all {entry}\n"}
+    message = "certificates of clients are looked at only with 'ca' in the section 'tls'"
+    assert message in folder.marked(written("hba_file: pg_hba.conf", USERS) + without, files=files)[0]
+    assert message in folder.marked(written("method: ▸cert", USERS) + without)[0]
+    unmarked = {name: text.replace("▸", "") for name, text in files.items()}
+    assert folder.load(written("hba_file: pg_hba.conf", USERS) + tls, files=unmarked).warnings == ()
+
+
+def test_the_examples_of_the_reference_and_of_the_guide_can_be_read(folder, tls: str) -> None:
     reference, guide = (DOCS / "reference" / "configuration.md"), (DOCS / "how-to" / "authenticate-clients.md")
     examples = re.findall(r"^```text\n(.*?)^```$", reference.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     _, hba, ident = examples
@@ -143,4 +174,4 @@ def test_the_examples_of_the_reference_and_of_the_guide_can_be_read(folder) -> N
     files = {"userlist.txt": '"bob" "secret"\n', "pg_hba.conf": entry, "pg_ident.conf": mapped}
     folder.environment = {"ALICE_PASSWORD": "secret"}
     for example in (one, several, throttled + "  " + USERS):
-        assert folder.load(BACKEND + example, files=files).warnings == ()
+        assert folder.load(BACKEND + tls + example, files=files).warnings == ()

@@ -151,7 +151,7 @@ def test_an_md5_secret_under_method_scram_looks_like_a_wrong_password() -> None:
 
 def test_as_many_iterations_are_shown_for_nobody_as_the_server_would_take() -> None:
     setting = RolesSetting()
-    setting.cluster.reported["scram_iterations"] = "54"
+    setting.cluster.announced["scram_iterations"] = "54"
     setting.cluster.roles["alice"] = verifier(iterations=54)
     wrong = seen(setting.log_in(password=WRONG))
     assert wrong[1][2].endswith(b"54")
@@ -161,7 +161,7 @@ def test_as_many_iterations_are_shown_for_nobody_as_the_server_would_take() -> N
 @pytest.mark.parametrize("reported", ["0", "-1", "99999999999", "2147483647", "many", ""])
 def test_a_server_cannot_make_anybody_compute_for_ever(reported: str) -> None:
     setting = RolesSetting()
-    setting.cluster.reported["scram_iterations"] = reported
+    setting.cluster.announced["scram_iterations"] = reported
     assert seen(setting.log_in("nobody"))[1][2].endswith(b"4096")
 
 
