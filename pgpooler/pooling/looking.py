@@ -95,10 +95,12 @@ class Looking:
     def _make_known(self, client: ClientSession, text: bytes, now: float) -> bool:
         """Let the server know by name the client's statements of which a Query speaks; True: the Query has to wait."""
         server = self._server
-        if server.owed.open_batch or server.status == codes.FAILED:
+        if server.owed.open_batch:
             return False
         if server.owed.requests:
             return bool(client.statements.named) or self._lease.preparing.pending.watches
+        if server.status == codes.FAILED:
+            return False
         unknown = self._lease.preparing.unknown(client, text)
         if unknown:
             self._lease.send_run(client)
