@@ -127,6 +127,22 @@ def test_a_statement_whose_close_was_skipped_is_known_to_the_deallocate_behind_i
     assert client.kinds == "1ZEZCZ"
 
 
+def test_a_parse_that_failed_is_not_brought_back_by_the_deallocate_behind_it_that_failed_too() -> None:
+    sayings = (
+        query("BEGIN") + query("fail c"),
+        parse("a", "SELECT 'x'") + SYNC + query("DEALLOCATE ALL") + query("ROLLBACK"),
+        bind("a") + execute() + SYNC,
+        bind("a") + execute() + SYNC,
+    )
+    setting = Setting(pool_mode=PoolMode.TRANSACTION, pool_size=1)
+    client = Client(setting.world, "")
+    for saying in sayings:
+        client.say(saying)
+        setting.world.settle()
+    assert client.kinds == "CZEZEZEZCZEZEZ"
+    assert bytes(client.after_login) == direct_transcript(b"".join(sayings), "")
+
+
 def test_an_unnamed_statement_that_was_closed_unused_is_not_asked_for_again() -> None:
     setting = Setting(pool_mode=PoolMode.TRANSACTION, pool_size=1)
     client = Client(setting.world, "")

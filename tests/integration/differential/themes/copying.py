@@ -256,7 +256,7 @@ PLACES = (
         "ROLLBACK",
         ALL,
         table=TABLE,
-        statement=no_blocks("ReadyForQuery T"),
+        statement=no_blocks("CommandComplete COPY 1"),
     ),
 )
 
