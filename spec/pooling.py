@@ -79,7 +79,6 @@ class PoolingJudge:
         turn = client.judge.replying_to if not client.judge.is_ambiguous else None
         yield from client.judge.hear(said.instance)
         if said.instance.sender is Sender.FRONTEND:
-            client.note(said.instance)
             if said.instance.name in FORWARDED:
                 client.asked.append(said)
             server = self.servers.get(client.holder) if client.holder is not None else None
@@ -282,6 +281,7 @@ def _answered_without_server(client: Connection) -> None:
     """Forget the requests up to one that ends in ReadyForQuery: the pooler has answered them."""
     while client.asked:
         asked = client.asked.popleft()
+        client.goes_on(asked.instance)
         if asked.instance.name == "Query" and client.refusals:
             client.refusals.pop(0)
         if asked.instance.name in ENDS_A_CYCLE and client.ignored.pop(id(asked), None) is None:

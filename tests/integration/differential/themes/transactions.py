@@ -34,7 +34,7 @@ BLOCKS = (
         f"{put(3)}; COMMIT; {put(4)}",
         ALL,
         table=NUMBERS,
-        statement=no_blocks("ReadyForQuery T"),
+        statement=no_blocks("CommandComplete INSERT 0 1"),
     ),
     script("one inside of another", "BEGIN", "BEGIN", "COMMIT", "COMMIT", statement=NO_BLOCKS),
     script(
