@@ -102,6 +102,15 @@ def comes_second(said: Said, client: Connection, server: Connection) -> bool:
     return not (upcoming is not None and is_the_clients_too and not _means_another(upcoming, said, client, server))
 
 
+def follows_own_parse(request: Instance, server: Connection) -> bool:
+    """Return whether a Describe may be of the pooler's own, though the client asks the same: so was the Parse before."""
+    last = server.last
+    if request.name != "Describe" or last is None or last.name != "Parse":
+        return False
+    is_own = server.owners.get(id(last), (None, server.holder))[1] is None
+    return is_own and statement_named(last) == statement_named(request)
+
+
 def is_own_column(described: Instance, server: Connection) -> bool:
     """Return whether the columns are those of a Query of the pooler's own that gave them their names."""
     owned = (request for request, owner in server.owners.values() if owner is None and request.name == "Query")

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from spec.codec import Instance
 from spec.conversation import ASYNCHRONOUS, ENDS_A_CYCLE, Rule
 from spec.events import Canceled, Event, Gone, Leased, Released, Said, Side
-from spec.forwarding import comes_second, forwarded, is_own_column, learn_own, may_go_to_no_server
+from spec.forwarding import comes_second, follows_own_parse, forwarded, is_own_column, learn_own, may_go_to_no_server
 from spec.messages import Sender
 from spec.pooling_rules import (
     ACKNOWLEDGED,
@@ -206,6 +206,8 @@ class PoolingJudge:
         if not server.welcomed or (client is None and server.holder is not None):
             return  # whose requests are not known, any more: nothing to compare with
         is_forwarded = client is not None and (comes_second(said, client, server) or forwarded(said, client, server))
+        if is_forwarded and follows_own_parse(said.instance, server):
+            server.doubled[id(said.instance)] = said.instance
         server.last = server.last if said.instance.name == "Flush" else said.instance
         server.owners[id(said.instance)] = (said.instance, server.holder if is_forwarded else None)
         if not (self._is_own(said.instance, server) or is_forwarded):

@@ -141,8 +141,8 @@ class Owed:
     def _fail_copy(self) -> None:
         """A request is sent into an open COPY, which fails of it, unless it has failed before that is read.
 
-        In a batch that is all the same: the request is skipped too, unless a Sync stands before it.  Else it may be run,
-        or not.
+        In a batch that is all the same: the request is skipped too, unless a Sync stands before it.  Else nobody knows
+        whether it is run.
         """
         self.copy_in = False
         if self.requests and self.requests[0] == BATCH and not self.swallowed:
