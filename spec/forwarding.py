@@ -25,9 +25,11 @@ def forwarded(said: Said, client: Connection, server: Connection) -> bool:
         but_for_its_name = not (has_passed_over and said.instance.name == "Close")
         is_same = _is_same(asked, said, but_for_its_name=but_for_its_name) and not _is_stray(asked, said, client)
         if is_same and not _asks_for_shape(asked, said, client, server, has_passed_over=has_passed_over):
-            left_out = [client.asked.popleft() for _ in range(number + 1)][:-1]
-            for one in left_out:
-                client.ignored.pop(id(one), None)
+            gone = [client.asked.popleft() for _ in range(number + 1)]
+            left_out = gone[:-1]
+            for one in gone:
+                if client.ignored.pop(id(one), None) is None:
+                    client.goes_on(one.instance)
             for refusal in client.refusals[len(client.refusals) - _count_queries(left_out) :]:
                 server.owners[id(refusal)] = (refusal, server.holder)
             return True
@@ -56,13 +58,29 @@ def _asks_for_shape(asked: Said, said: Said, client: Connection, server: Connect
 def _is_stray(asked: Said, said: Said, client: Connection) -> bool:
     """Return whether a Parse prepares again what the client has under this name already."""
     name = statement_named(said.instance)
-    return said.instance.name == "Parse" and name in client.prepared and name != statement_named(asked.instance)
+    is_known = name is not None and client.meaning(name) is not None
+    return said.instance.name == "Parse" and is_known and name != statement_named(asked.instance)
 
 
 def _means_another(asked: Said, said: Said, client: Connection, server: Connection) -> bool:
     """Return whether two requests mean different statements by the names in them, as far as that is known."""
-    theirs, meant = server.meant[id(said.instance)], client.meant.get(id(asked.instance))
+    theirs, meant = server.meant[id(said.instance)], _meaning(asked, client)
     return theirs is not None and meant is not None and theirs.text != meant.text
+
+
+def _meaning(asked: Said, client: Connection) -> Statement | None:
+    """Return what a client's request means by a name, given those before it that have not gone to a server."""
+    name = statement_named(asked.instance)
+    if name is None:
+        return None
+    meant = client.meaning(name)
+    for before in client.asked:
+        if before is asked:
+            break
+        if before.instance.name in ("Parse", "Close") and statement_named(before.instance) == name:
+            is_parse = before.instance.name == "Parse"
+            meant = Statement(before.instance["query"], before.instance["types"]) if is_parse else None
+    return meant
 
 
 def comes_second(said: Said, client: Connection, server: Connection) -> bool:
@@ -82,6 +100,15 @@ def comes_second(said: Said, client: Connection, server: Connection) -> bool:
     upcoming = next((asked for asked in client.asked if asked.instance.name not in VOID), None)
     is_the_clients_too = upcoming is not None and _is_same(upcoming, said, but_for_its_name=True)
     return not (upcoming is not None and is_the_clients_too and not _means_another(upcoming, said, client, server))
+
+
+def follows_own_parse(request: Instance, server: Connection) -> bool:
+    """Return whether a Describe may be of the pooler's own, though the client asks the same: so was the Parse before."""
+    last = server.last
+    if request.name != "Describe" or last is None or last.name != "Parse":
+        return False
+    is_own = server.owners.get(id(last), (None, server.holder))[1] is None
+    return is_own and statement_named(last) == statement_named(request)
 
 
 def is_own_column(described: Instance, server: Connection) -> bool:

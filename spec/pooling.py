@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from spec.codec import Instance
 from spec.conversation import ASYNCHRONOUS, ENDS_A_CYCLE, Rule
 from spec.events import Canceled, Event, Gone, Leased, Released, Said, Side
-from spec.forwarding import comes_second, forwarded, is_own_column, learn_own, may_go_to_no_server
+from spec.forwarding import comes_second, follows_own_parse, forwarded, is_own_column, learn_own, may_go_to_no_server
 from spec.messages import Sender
 from spec.pooling_rules import (
     ACKNOWLEDGED,
@@ -79,7 +79,6 @@ class PoolingJudge:
         turn = client.judge.replying_to if not client.judge.is_ambiguous else None
         yield from client.judge.hear(said.instance)
         if said.instance.sender is Sender.FRONTEND:
-            client.note(said.instance)
             if said.instance.name in FORWARDED:
                 client.asked.append(said)
             server = self.servers.get(client.holder) if client.holder is not None else None
@@ -207,6 +206,8 @@ class PoolingJudge:
         if not server.welcomed or (client is None and server.holder is not None):
             return  # whose requests are not known, any more: nothing to compare with
         is_forwarded = client is not None and (comes_second(said, client, server) or forwarded(said, client, server))
+        if is_forwarded and follows_own_parse(said.instance, server):
+            server.doubled[id(said.instance)] = said.instance
         server.last = server.last if said.instance.name == "Flush" else said.instance
         server.owners[id(said.instance)] = (said.instance, server.holder if is_forwarded else None)
         if not (self._is_own(said.instance, server) or is_forwarded):
@@ -282,6 +283,7 @@ def _answered_without_server(client: Connection) -> None:
     """Forget the requests up to one that ends in ReadyForQuery: the pooler has answered them."""
     while client.asked:
         asked = client.asked.popleft()
+        client.goes_on(asked.instance)
         if asked.instance.name == "Query" and client.refusals:
             client.refusals.pop(0)
         if asked.instance.name in ENDS_A_CYCLE and client.ignored.pop(id(asked), None) is None:

@@ -10,10 +10,6 @@ from spec.conversation import IGNORED_IN_COPY
 from spec.events import Said
 from spec.session import Judge
 from spec.statements import Statement, Statements, statement_named
-from spec.texts import read
-
-CLOSING = frozenset({b"discard", b"deallocate"})
-"""The words of SQL commands that close prepared statements."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +47,9 @@ class Connection:
     fresh: bool = False  # of a client: nothing has been forwarded in this lease
     refusals: list[Instance] = field(default_factory=list)
     """Of a client: Queries of the pooler's own that may fail in the place of the client's."""
-    prepared: dict[bytes, Statement] = field(default_factory=dict)  # what names stand for if nothing fails
-    meant: dict[int, Statement | None] = field(default_factory=dict)  # of a client: what its requests mean by a name
+    prepared: dict[bytes, Statement] = field(default_factory=dict)  # of a server: names, if nothing fails
+    meant: dict[int, Statement | None] = field(default_factory=dict)  # of a server: what its requests mean by a name
+    under_way: dict[bytes, Instance] = field(default_factory=dict)  # of a client: what did something to a name last
     served: Instance | None = None  # of a client: the request to a server of whose reply it got something last
     is_marking: bool = False  # of a server: it answers a Query of the pooler's own, as its columns tell
     last: Instance | None = None  # of a server: the request before
@@ -60,7 +57,7 @@ class Connection:
     opened: set[bytes] = field(default_factory=set)  # of a server: portals that the pooler bound by itself
 
     def note(self, request: Instance) -> None:
-        """Note what a request does to the names of statements, and what it means by one."""
+        """Note what a request to a server does to the names of statements, and what it means by one."""
         name = statement_named(request)
         if self.judge.idle:
             self.prepared, self.meant = dict(self.statements.known), {}
@@ -68,12 +65,19 @@ class Connection:
         if request.name == "Parse" and name is not None and is_free:
             self.prepared[name] = Statement(request["query"], request["types"])
         self.meant[id(request)] = self.prepared.get(name) if name is not None else None
-        if request.name == "Close" and name is not None:
-            self.prepared.pop(name, None)
-        elif request.name == "Query":
-            self.prepared.pop(b"", None)
-            if read(request["query"]).whole.has(CLOSING):
-                self.prepared.clear()
+
+    def goes_on(self, request: Instance) -> None:
+        """Note that a client's request has gone to the server, or to none."""
+        name = statement_named(request)
+        if request.name in ("Parse", "Close") and name is not None:
+            self.under_way[name] = request
+
+    def meaning(self, name: bytes) -> Statement | None:
+        """Return what a client means by a name: what its request under way makes of it, or else what it was told."""
+        request = self.under_way.get(name)
+        if request is None or not any(owed.instance is request for owed in self.judge.readings[0].owed):
+            return self.statements.known.get(name)
+        return Statement(request["query"], request["types"]) if request.name == "Parse" else None
 
     def ignore_syncs(self) -> None:
         """Note of a client whose server reads the data of a COPY which of its Syncs stand within that."""

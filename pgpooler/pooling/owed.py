@@ -90,8 +90,11 @@ class Owed:
 
     @property
     def may_copy(self) -> bool:
-        """What was sent may begin a COPY at any time, which would take what follows for its own."""
-        return self._may_copy >= self.answered
+        """What was sent may begin a COPY at any time, which would take what follows for its own.
+
+        Where nobody knows what is still to come, nobody could wait for it.
+        """
+        return self._may_copy >= self.answered and not self.doubt
 
     def begins_copy(self, kind: int) -> None:
         """A Query, or an Execute in a batch, is sent next that begins a COPY from the client."""
@@ -138,10 +141,11 @@ class Owed:
     def _fail_copy(self) -> None:
         """A request is sent into an open COPY, which fails of it, unless it has failed before that is read.
 
-        In a batch that is all the same: the request is skipped too.  Else it may be run, or not.
+        In a batch that is all the same: the request is skipped too, unless a Sync stands before it.  Else nobody knows
+        whether it is run.
         """
         self.copy_in = False
-        if self.requests and self.requests[0] == BATCH:
+        if self.requests and self.requests[0] == BATCH and not self.swallowed:
             self.skipping = True
         else:
             self.doubt = "a request was sent into an open COPY"

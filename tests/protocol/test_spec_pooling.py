@@ -329,6 +329,19 @@ LEGAL |= {
             [*answered(1, say.PARSED), *own(*SHAPE), *answered(1, *SHAPE), *answered(1, *SHAPE, ready())],
         ),
     ],
+    "a Describe of the pooler's own that fails in front of one of the client's": [
+        *prepared(1, b"p1"),
+        *lease(
+            1,
+            [say.describe_statement(b"s"), say.SYNC],
+            [say.parse(TEXT, b"p1"), say.describe_statement(b"p1")],
+            own(say.PARSED, SHAPE[0], server=8),
+            answered(1, say.error(), server=8),
+            said(Side.SERVER, 8, say.describe_statement(b"s"), say.SYNC),
+            answered(1, ready(), server=8),
+            server=8,
+        ),
+    ],
     "two Describes that are the same, of which the second fails": lease(
         1,
         [say.parse(TEXT, b"s"), say.describe_statement(b"s"), say.describe_statement(b"s"), say.SYNC],

@@ -391,3 +391,22 @@ def test_a_request_sent_into_the_copy_of_a_batch_is_skipped_for_certain() -> Non
     assert not owed.doubt
     assert owed.ready()
     assert owed.nothing
+
+
+def test_a_request_behind_a_sync_in_the_copy_of_a_batch_may_be_run() -> None:
+    owed = beginning(EXECUTE, PARSE, BIND)
+    owed.copy_in_response()
+    owed.sent(codes.SYNC)
+    owed.sent(PARSE)
+    assert owed.doubt
+    assert not owed.skipping
+
+
+def test_in_doubt_nobody_waits_for_a_copy() -> None:
+    owed = owing(QUERY)
+    owed.copy_in_response()
+    owed.sent(QUERY)
+    owed.begins_copy(QUERY)
+    owed.sent(QUERY)
+    assert owed.doubt
+    assert not owed.may_copy
