@@ -33,7 +33,7 @@ from pgpooler.protocol.passwords import (
     md5_response,
     parse_secret,
 )
-from pgpooler.protocol.scram import ScramServer, State, mechanisms, mock_salt, mock_verifier
+from pgpooler.protocol.scram import ITERATIONS_LIMIT, ScramServer, State, mechanisms, mock_salt, mock_verifier
 
 if TYPE_CHECKING:
     from pgpooler.pooling.auth_query.found import Found
@@ -163,6 +163,8 @@ class CleartextAuthentication(ClientAuthentication):
         password = read_password(body)
         secret = self._entry.secret
         if isinstance(secret, ScramVerifier):
+            if secret.iterations > ITERATIONS_LIMIT:  # nothing ends a computation: others would wait for its thread
+                raise self.failed()
             return Derivation(password, secret.salt, secret.iterations)
         if isinstance(secret, Md5Digest):
             right = equal(md5_digest(password, self.user).digest.encode(), secret.digest.encode())

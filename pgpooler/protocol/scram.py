@@ -35,7 +35,7 @@ MECHANISM_PLUS = "SCRAM-SHA-256-PLUS"
 
 NONCE_LENGTH = 18  # bytes before base64, as PostgreSQL
 CLIENT_MESSAGE_LIMIT = 1024  # bytes; PG_MAX_SASL_MESSAGE_LENGTH
-ITERATIONS_LIMIT = 1_000_000  # about 0.3 s of PBKDF2: more is refused to a server
+ITERATIONS_LIMIT = 1_000_000  # about 0.3 s of PBKDF2: more is computed for nobody
 
 # GS2 headers (RFC 5802 section 7): whether the client binds the channel, and why not.
 NO_CHANNEL_BINDING = b"n,,"  # it cannot, or does not want to

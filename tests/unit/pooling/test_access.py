@@ -358,3 +358,12 @@ def test_a_login_on_the_event_loop_never_derives_keys(monkeypatch: pytest.Monkey
     assert isinstance(challenge, Challenge)
     assert scram.server_first(challenge.payload) == keys
     assert isinstance(exchange.respond(scram.client_final(keys)), Accepted)
+
+
+@pytest.mark.parametrize("user", ["alice", "nobody"])
+def test_a_role_cannot_keep_us_computing_with_a_verifier_of_its_own_making(user: str) -> None:
+    """Whoever may change a password may store a verifier of 2**31 - 1 iterations, which take half an hour."""
+    endless = ScramVerifier(2**31 - 1, b"salt", VERIFIER.stored_key, VERIFIER.server_key)
+    users = access(AuthMethod.PLAIN, {"alice": endless.text()})
+    with pytest.raises(AuthenticationFailed, match=f'password authentication failed for user "{user}"'):
+        users.begin(asking(user)).respond(PASSWORD + b"\0")
