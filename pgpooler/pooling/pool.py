@@ -137,7 +137,7 @@ class Pool:
         known = self.entry
         if known is not None and (entry.since < known.since or (entry.secret == known.secret and entry.keys is None)):
             return
-        if known is None or known.secret != entry.secret:
+        if known is None or known.credentials != entry.credentials:
             self.failure, self.failures, self.retry_at = None, 0, 0.0  # that was with the secret before
         self.entry = entry
 

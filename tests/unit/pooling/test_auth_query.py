@@ -728,6 +728,15 @@ def test_one_who_proved_nothing_does_not_spoil_what_another_has_proved() -> None
         assert client.rows == ["c"]
 
 
+def test_one_who_proved_nothing_does_not_keep_out_another_who_proves_it() -> None:
+    """A pool without a key fails, and is not tried again at once; with a key it can be."""
+    setting = RolesSetting(TRUST)
+    trusted = setting.log_in(password="")
+    assert trusted.sqlstates == ["08006"]
+    setting.world.reload(looking_up())
+    assert setting.outcome() == "in"
+
+
 def test_a_user_who_becomes_listed_logs_in_to_servers_with_what_is_listed() -> None:
     setting = RolesSetting(pool_mode=PoolMode.TRANSACTION, pool_size=2)
     assert setting.log_in().logged_in
