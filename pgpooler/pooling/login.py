@@ -160,6 +160,11 @@ class ClientLogin:
         if self._request is not None and error.sqlstate == AuthenticationFailed.sqlstate:
             service.failed_logins.failed(self._request, service.configuration.auth, now)
 
+    @property
+    def _proved(self) -> bool:
+        """The client was asked for a proof, unlike under a method that lets it in by what else is known of it."""
+        return self._exchange is not None and self._exchange.request[0] != codes.AUTHENTICATION_OK
+
     def _unexpected(self, kind: int) -> ProtocolViolation:
         asked_for_sasl = self._exchange is not None and self._exchange.request[0] == codes.AUTHENTICATION_SASL
         response = "SASL" if asked_for_sasl else "password"
@@ -204,7 +209,7 @@ class ClientLogin:
         startup = client.startup
         if startup is None:
             return
-        if self._request is not None:
+        if self._request is not None and self._proved:
             client.service.failed_logins.succeeded(self._request)
         client.port.write_all(messages.authentication(codes.AUTHENTICATION_OK))
         client.entry = self._lookup.entry if self._lookup is not None else None

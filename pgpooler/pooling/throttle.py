@@ -62,7 +62,7 @@ class FailedLogins:
         pair = _pair(request.address, request.user)
         count, since = self._failures.get(pair, (0, now))
         if since + auth.failed_logins_window <= now:
-            del self._failures[pair]
+            self._failures.pop(pair, None)  # even one that begins now is over where the window has no length
             count, since = 0, now
         self._failures[pair] = (count + 1, since)
         if len(self._failures) > REMEMBERED:

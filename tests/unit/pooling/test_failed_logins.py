@@ -17,28 +17,36 @@ METHODS = [AuthMethod.SCRAM_SHA_256, AuthMethod.MD5, AuthMethod.PLAIN]
 VERIFIER = make_verifier(b"secret", salt=b"salt", iterations=2).text()
 
 
-def guarded(method: AuthMethod, *, limit: int = 2, hba: str = "", password: str = "secret") -> Setting:
+def guarded(
+    method: AuthMethod, *, limit: int = 2, hba: str = "", password: str = "secret", window: float = 60.0
+) -> Setting:
     setting = Setting(method=method, users={"alice": password, "bob": password})
     setting.cluster.password = b"secret"
-    reload(setting, limit=limit, hba=hba)
+    reload(setting, limit=limit, hba=hba, window=window)
     return setting
 
 
-def reload(setting: Setting, *, limit: int, hba: str = "") -> None:
+def reload(setting: Setting, *, limit: int, hba: str = "", window: float = 60.0) -> None:
     sources = Sources("pgpooler.yaml", {})
     rules = read_hba(hba, "hba", sources)
     assert sources.errors == []
     before = setting.world.service.configuration
     auth = msgspec.structs.replace(
-        before.auth, failed_logins_limit=limit, failed_logins_window=60.0, hba_file="hba" if hba else "", hba=rules
+        before.auth, failed_logins_limit=limit, failed_logins_window=window, hba_file="hba" if hba else "", hba=rules
     )
     setting.world.reload(msgspec.structs.replace(before, auth=auth))
 
 
 def attempt(
-    setting: Setting, password: bytes, *, user: str = "alice", address: str = "10.0.0.1", settle: bool = True
+    setting: Setting,
+    password: bytes,
+    *,
+    user: str = "alice",
+    database: str = "shop",
+    address: str = "10.0.0.1",
+    settle: bool = True,
 ) -> Client:
-    client = Client(setting.world, "x", user=user, password=password)
+    client = Client(setting.world, "x", user=user, database=database, password=password)
     client.port.address = None if address == "unix" else ip_address(address)
     if settle:
         setting.world.settle()
@@ -148,3 +156,16 @@ def test_the_operating_system_says_who_is_at_a_unix_socket() -> None:
         client.port.address, client.port.system_user = None, "alice"
         setting.world.settle()
         assert ("" if client.logged_in else client.sqlstates[0]) == expected
+
+
+def test_who_is_let_in_without_a_proof_does_not_wipe_out_its_failures() -> None:
+    """An entry that trusts the same user elsewhere must not help to guess here."""
+    setting = guarded(AuthMethod.MD5, hba="host open all all trust\nhost all all all md5\n")
+    assert outcomes(setting, b"a") == ["28P01"]
+    assert outcomes(setting, b"", database="open") == [""]
+    assert outcomes(setting, b"b", b"secret") == ["28P01", "53400"]
+
+
+def test_within_a_window_without_length_nobody_is_kept_out_and_everybody_is_told() -> None:
+    setting = guarded(AuthMethod.MD5, limit=1, window=0.0)
+    assert outcomes(setting, b"a", b"b", b"secret") == ["28P01", "28P01", ""]
