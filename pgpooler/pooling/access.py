@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -260,7 +260,9 @@ class Access:
         self._entries: dict[str, Entry] = {}
         for user, secret in _read_secrets(auth).items():
             entry = kept.get(user)
-            self._entries[user] = entry if entry is not None and entry.secret == secret else self._entry(user, secret)
+            self._entries[user] = (
+                entry if entry is not None and entry.secret == secret else self._entry(user, secret, self._methods)
+            )
         self._usual_secret = _most_common((type(entry.secret) for entry in self._entries.values()), Cleartext)
         verifiers = (entry.verifier for entry in self._entries.values())
         self._usual_iterations = _most_common((known.iterations for known in verifiers if known), ITERATIONS)
@@ -324,7 +326,7 @@ class Access:
         elif keys is not None:
             entry = Entry(found.secret, verifier=keys.verifier())
         else:
-            entry = self._entry(user, found.secret)
+            entry = self._entry(user, found.secret, (lookup.method,))
         entry.since = now
         return self._authentication(lookup.request, lookup.method, entry, found.iterations), entry
 
@@ -348,17 +350,17 @@ class Access:
         verifier = entry.verifier or mock_verifier(self._mock_secret, user, iterations)
         return ScramAuthentication(user, entry, verifier, request.encryption)
 
-    def _entry(self, user: str, secret: Secret) -> Entry:
-        """What the secret comes to; slow for a cleartext password where some client may have to use scram-sha-256."""
+    def _entry(self, user: str, secret: Secret, methods: Collection[HbaMethod]) -> Entry:
+        """What the secret comes to under these methods; slow for a cleartext password under scram-sha-256."""
         if isinstance(secret, ScramVerifier):
             return Entry(secret, verifier=secret)
         if isinstance(secret, Md5Digest):
             return Entry(secret, digest=secret)
         entry = Entry(secret)
-        if isinstance(secret, Cleartext) and HbaMethod.SCRAM_SHA_256 in self._methods:
+        if isinstance(secret, Cleartext) and HbaMethod.SCRAM_SHA_256 in methods:
             # With the salt an unknown user of this name would have, the salt does not tell who exists.
             entry.verifier = make_verifier(secret.password, salt=mock_salt(self._mock_secret, user))
-        if isinstance(secret, Cleartext) and HbaMethod.MD5 in self._methods:
+        if isinstance(secret, Cleartext) and HbaMethod.MD5 in methods:
             entry.digest = md5_digest(secret.password, user)
         return entry
 

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgpooler.config.choices import AuthMethod
+from pgpooler.config.hba_file import read_hba
 from pgpooler.config.model import Auth, User
+from pgpooler.config.source import Sources
 from pgpooler.errors import AuthenticationFailed, ConfigurationError, PeerError, ProtocolViolation
-from pgpooler.pooling.access import Accepted, Access, Challenge, ClientAuthentication, LoginRequest, Reply
+from pgpooler.pooling.access import Accepted, Access, Challenge, ClientAuthentication, LoginRequest, Lookup, Reply
+from pgpooler.pooling.auth_query.found import Found
 from pgpooler.protocol import codes, messages
 from pgpooler.protocol.passwords import (
     Cleartext,
@@ -367,3 +370,18 @@ def test_a_role_cannot_keep_us_computing_with_a_verifier_of_its_own_making(user:
     users = access(AuthMethod.PLAIN, {"alice": endless.text()})
     with pytest.raises(AuthenticationFailed, match=f'password authentication failed for user "{user}"'):
         users.begin(asking(user)).respond(PASSWORD + b"\0")
+
+
+@pytest.mark.parametrize("method", ["md5", "password", "trust"])
+def test_what_is_looked_up_is_made_ready_for_the_entry_that_decides_and_no_other(method: str) -> None:
+    """PBKDF2 takes a millisecond, in which no query gets on: under scram-sha-256 it is done in a thread."""
+    rules = read_hba(f"host app all all {method}\nhost all all all scram-sha-256\n", "hba", Sources("", {}))
+    users = Access(Auth(hba_file="hba", hba=rules, auth_user="pooler"))
+    lookup = users.begin(asking("alice"))
+    assert isinstance(lookup, Lookup)
+    found = Found(Cleartext(PASSWORD))
+    assert users.to_derive(lookup, found) is None
+    exchange, entry = users.looked_up(lookup, found, None, 1.0)
+    assert entry.verifier is None
+    if method != "trust":
+        log_in(exchange, PASSWORD)
