@@ -116,7 +116,7 @@ class Connector(Effects):
                 break
             try:
                 host = None if backend.host.startswith("/") else backend.host
-                tunnel = await self._securing.secure(connection, self.tls[backend.tls], host)
+                tunnel = await self._securing.secure(connection, self._context(backend), host)
             except BaseException as error:
                 connection.close()
                 if isinstance(error, NoTls) and number < len(ways):
@@ -128,6 +128,13 @@ class Connector(Effects):
                 raise NoTls(f"the server does not offer TLS, which mode {backend.tls.mode} demands")
             return connection, peer, tunnel
         return connection, peer, None
+
+    def _context(self, backend: Backend) -> ssl.SSLContext:
+        """What shakes hands with a backend.  Raises OSError if a reload has done away with it meanwhile."""
+        try:
+            return self.tls[backend.tls]
+        except KeyError:
+            raise ConnectionError("its section tls was changed by a reload") from None
 
     def _hand_over(self, pool: Opening, port: SocketPort) -> None:
         """Let the pool log in; if a bug of ours keeps it from beginning, its place does not stay taken."""

@@ -201,6 +201,19 @@ def test_after_a_handshake_that_failed_mode_prefer_connects_once_more_without() 
     assert connections == [SSL_REQUEST, b"startup!"]
 
 
+def test_a_reload_that_changes_how_a_server_is_reached_ends_what_was_on_its_way_to_it() -> None:
+    """The pool hears of it, so that no place in it stays taken."""
+
+    async def body(connector: Connector, port: int) -> Asking:
+        asking = Asking(backend(port, TlsMode.PREFER))
+        connector.open(asking)  # type: ignore[arg-type]
+        connector.tls = {}
+        await asking.answered.wait()
+        return asking
+
+    assert reason(run(honest, body, TlsMode.PREFER)) == "its section tls was changed by a reload."
+
+
 # -- cancel ------------------------------------------------------------------------------------------------------------
 
 REQUEST = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\7key!"
