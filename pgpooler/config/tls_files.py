@@ -80,7 +80,7 @@ def client_context(tls: ClientTls) -> ClientContext:
     if not tls.cert:
         raise TlsProblem("mode", f"'mode: {tls.demand}' needs the certificate that clients are shown: add 'cert'")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0  # nobody resumes: a session of TLS ends with its connection, as with PostgreSQL
     _settle(context, tls)
     certificate, doubt = _shown_by(context)
@@ -111,6 +111,7 @@ def backend_context(tls: BackendTls) -> ssl.SSLContext:
 
 def _settle(context: ssl.SSLContext, tls: ClientTls | BackendTls) -> None:
     """What both directions have in common: protocol, version, ciphers, our certificate and its key."""
+    context.options |= ssl.OP_NO_RENEGOTIATION  # in the middle of one OpenSSL takes nothing that is written
     context.set_alpn_protocols([ALPN])
     context.minimum_version = VERSIONS[tls.min_version]
     if tls.ciphers:

@@ -172,6 +172,7 @@ def test_a_server_is_looked_at_as_the_mode_says(made: Path, mode: TlsMode, verif
     context = backend_context(BackendTls(mode=mode, ca=str(made / "authority.crt"), min_version=TlsVersion.TLS_1_3))
     assert (context.verify_mode, context.check_hostname) == (verified, named)
     assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+    assert context.options & ssl.OP_NO_RENEGOTIATION, "what is written in the middle of one would be lost"
 
 
 def test_the_xml_form_has_the_same_sections(there: Folder) -> None:
