@@ -133,7 +133,11 @@ class SocketPort(Port):
             self._read(now)
         elif events & ERROR:
             self._end("connection reset by peer", now)
-        elif events & HANG_UP and self.session is not None:
+        elif events & HANG_UP:
+            self._hang_up(now)
+
+    def _hang_up(self, now: float) -> None:
+        if self.session is not None:
             self.session.hang_up(now)
 
     def _read(self, now: float) -> None:

@@ -153,6 +153,10 @@ class TlsPort(SocketPort):
             elif size == system.BROKEN:
                 self._end("connection reset by peer", now)
 
+    def _hang_up(self, now: float) -> None:
+        if self._established:  # otherwise its last words may stand behind the handshake, and are read at its turn
+            super()._hang_up(now)
+
     def _hear(self, now: float) -> None:
         """Decrypt all that came into the shared buffer, so that nothing is left behind when the session pauses."""
         relay, tunnel = self.relay, self.tunnel

@@ -466,6 +466,27 @@ def test_who_leaves_while_waiting_for_its_turn_does_no_harm(bench: TlsBench) -> 
     assert crowd[1][1].ends
 
 
+def test_a_cancel_request_is_heard_though_its_sender_is_gone_before_its_turn(bench: TlsBench) -> None:
+    """Whoever cancels need not wait for the end: behind the last step of the handshake comes all that was sent."""
+    port, session, peer = bench.encrypted()
+    peer.step()
+    peer.step()
+    bench.turn()
+    bench.loop.pass_time(0)
+    peer.incoming.write(peer.socket.recv(1 << 16))
+    peer.tls.do_handshake()
+    peer.send(b"cancel")
+    peer.socket.sendall(peer.outgoing.read())
+    peer.socket.shutdown(socket.SHUT_WR)
+    bench.turn()
+    assert not port.reading, "it waits for its turn"
+    bench.wake_ups()
+    assert (session.hang_ups, session.received) == (0, b"")
+    bench.loop.pass_time(0)
+    assert session.received == b"cancel"
+    bench.until_done(lambda: session.ends, peer)
+
+
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
