@@ -12,7 +12,7 @@ from typing import Final
 from pgpooler.config.auth_query_checks import check_auth_query
 from pgpooler.config.choices import LogDestination
 from pgpooler.config.hba import HbaMethod
-from pgpooler.config.hba_checks import WITH_PASSWORD, methods_of
+from pgpooler.config.hba_checks import WITH_PASSWORD, check_authorities, methods_of
 from pgpooler.config.matchers import ANYTHING, covers
 from pgpooler.config.model import Pattern, PoolSettings
 from pgpooler.config.reader import Read, Reader
@@ -123,6 +123,7 @@ def _check_auth(root: Read, reader: Reader) -> None:
     if "users_file" in auth.values:
         reader.users_file(auth.values["users_file"], auth.places["users_file"], users)
     methods = methods_of(auth, reader)
+    check_authorities(auth, root.values.get("tls"), reader.sources)
     nobody = not users and not unread and "auth_user" not in auth.places
     if methods <= WITH_PASSWORD and nobody and len(reader.sources.errors) == errors:
         if "hba_file" in auth.places:

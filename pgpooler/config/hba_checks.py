@@ -6,9 +6,10 @@ from functools import partial
 from typing import Final
 
 from pgpooler.config.choices import HBA_METHODS, AuthMethod
-from pgpooler.config.hba import HbaMethod
+from pgpooler.config.hba import CertificateCheck, HbaMethod
 from pgpooler.config.hba_file import read_hba, read_ident
 from pgpooler.config.reader import Read, Reader
+from pgpooler.config.source import Sources
 
 WITH_PASSWORD: Final = frozenset((HbaMethod.SCRAM_SHA_256, HbaMethod.MD5, HbaMethod.PASSWORD, HbaMethod.REJECT))
 """The methods under which nobody gets in who has no secret."""
@@ -40,3 +41,16 @@ def methods_of(auth: Read, reader: Reader) -> frozenset[HbaMethod]:
     # Of entries that could not be read nobody knows what they ask for.
     unknown = {HbaMethod.TRUST} if len(sources.errors) > errors else set()
     return frozenset({rule.method for rule in rules or ()} | unknown)
+
+
+def check_authorities(auth: Read, tls: Read | None, sources: Sources) -> None:
+    """Who asks clients for certificates must say which ones count."""
+    if tls is not None and "ca" in tls.places:
+        return
+    asks = auth.values.get("method") is AuthMethod.CERT or any(
+        rule.method is HbaMethod.CERT or rule.clientcert is not CertificateCheck.NOTHING
+        for rule in auth.values.get("hba", ())
+    )
+    if asks:
+        message = "nobody can show a certificate that counts: add 'cert' and 'ca' to the section 'tls'"
+        sources.warn(auth.places.get("hba_file") or auth.places["method"], message)

@@ -18,6 +18,7 @@ BACKEND = "backends: [{name: primary, host: pg1}]\n"
 USERS = "users: {alice: {password: secret}}"
 HBA = "local all all peer map=staff\nhost shop alice 10.0.0.0/8 scram-sha-256\nhostssl all all all cert\n"
 IDENT = "staff root alice\n"
+WITHOUT_AUTHORITY = "nobody can show a certificate that counts: add 'cert' and 'ca' to the section 'tls'"
 
 
 def written(*keys: str) -> str:
@@ -31,7 +32,7 @@ FILES = {"pg_hba.conf": HBA, "pg_ident.conf": IDENT}
 def test_the_entries_are_part_of_the_configuration_and_reach_the_workers(folder) -> None:
     loaded = folder.load(BOTH, files=FILES)
     auth = loaded.configuration.auth
-    assert loaded.warnings == ()
+    assert [warning.message for warning in loaded.warnings] == [WITHOUT_AUTHORITY]
     assert [rule_text(rule) for rule in auth.rules] == HBA.splitlines()
     assert [line.map for line in auth.ident] == ["staff"]
     assert {str(folder.path / name) for name in FILES} < set(loaded.configuration.files)
@@ -109,6 +110,18 @@ def test_what_has_no_effect_is_a_warning(folder) -> None:
     assert "'failed_logins_window' has no effect" in window
 
 
+@pytest.mark.parametrize("entry", ["all cert", "all md5 clientcert=verify-ca", "all md5 clientcert=verify-full"])
+def test_who_asks_for_certificates_that_nobody_can_show_is_warned(folder, entry: str) -> None:
+    folder.write("pg_hba.conf", f"local all all peer\nhostssl all all {entry}\n")
+    (warning,) = folder.warnings(written("hba_file: ▸pg_hba.conf", USERS))
+    assert WITHOUT_AUTHORITY in warning
+
+
+def test_method_cert_without_an_authority_is_a_warning(folder) -> None:
+    (warning,) = folder.warnings(written("method: ▸cert", USERS))
+    assert WITHOUT_AUTHORITY in warning
+
+
 def test_an_md5_secret_is_of_use_where_an_entry_asks_for_it(folder) -> None:
     secret = f"users: {{alice: {{password: md5{'0' * 32}}}}}"
     for method, warnings in (("scram-sha-256", 1), ("md5", 0), ("password", 0)):
@@ -143,4 +156,5 @@ def test_the_examples_of_the_reference_and_of_the_guide_can_be_read(folder) -> N
     files = {"userlist.txt": '"bob" "secret"\n', "pg_hba.conf": entry, "pg_ident.conf": mapped}
     folder.environment = {"ALICE_PASSWORD": "secret"}
     for example in (one, several, throttled + "  " + USERS):
-        assert folder.load(BACKEND + example, files=files).warnings == ()
+        warnings = {warning.message for warning in folder.load(BACKEND + example, files=files).warnings}
+        assert warnings <= {WITHOUT_AUTHORITY}, "only the section tls stands elsewhere"
