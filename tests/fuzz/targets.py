@@ -10,8 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from itertools import product
+from typing import TypeVar
+
+import msgspec
 
 from pgpooler.config.choices import AuthMethod, ChannelBinding, ProtocolVersion
+from pgpooler.config.hba import HbaRule, IdentLine, ident_text, rule_text
+from pgpooler.config.hba_file import read_hba, read_ident
+from pgpooler.config.hba_rules import HbaRules, IdentMaps
 from pgpooler.config.model import Auth, Backend, User
 from pgpooler.config.source import Sources
 from pgpooler.config.userlist import parse_userlist
@@ -29,6 +37,8 @@ from pgpooler.protocol.scram import MECHANISM, MECHANISM_PLUS, ScramClient, Scra
 from pgpooler.protocol.startup import CancelRequest, EncryptionRequest, Startup, StartupMessage
 from tests.memory import MemoryPort
 from tests.scripted import Client, Recording, Setting
+
+T = TypeVar("T", HbaRule, IdentLine)
 
 END = b"\n--\n"
 """Stands between two messages of one input."""
@@ -193,6 +203,52 @@ def userlist(data: bytes) -> None:
             check_shown(str(error))
 
 
+def hba_file(data: bytes) -> None:
+    """A file in the form of pg_hba.conf: entries mean the same when they are written again, and decide any login."""
+    text = data.decode("utf-8", "surrogateescape")
+    sources = Sources("pgpooler.yaml", {})
+    entries = read_hba(text, "pg_hba.conf", sources)
+    check_places(sources, text)
+    for entry in entries:
+        assert written(read_hba, entry) == [msgspec.structs.replace(entry, place="pg_hba.conf:1:1")]
+    rules = HbaRules(entries)
+    for address in (None, IPv4Address("10.0.0.1"), IPv6Address("::1")):
+        for encrypted, replication in product((False, True), repeat=2):
+            found = rules.first("alice", "shop", address, encrypted=encrypted, replication=replication)
+            assert found is None or found in entries
+
+
+def ident_file(data: bytes) -> None:
+    """A file in the form of pg_ident.conf: lines mean the same when they are written again, and judge any name."""
+    text = data.decode("utf-8", "surrogateescape")
+    sources = Sources("pgpooler.yaml", {})
+    lines = read_ident(text, "pg_ident.conf", sources)
+    check_places(sources, text)
+    for line in lines:
+        assert written(read_ident, line) == [line]
+    maps = IdentMaps(lines)
+    for name in {line.map for line in lines}:
+        maps.allows(name, "alice.example.org", "alice")
+    assert not maps.allows("a map that nobody wrote", "alice", "alice")
+
+
+def check_places(sources: Sources, text: str) -> None:
+    """What is wrong with a file is said at a place that it has."""
+    for problem in sources.errors:
+        assert 0 < (problem.line or 0) <= text.count("\n") + 1
+        assert (problem.column or 0) > 0
+        assert problem.message
+
+
+def written(read: Callable[[str, str, Sources], tuple[T, ...]], line: T) -> list[T]:
+    """What comes of a line as we write it."""
+    text, file = (rule_text(line), "pg_hba.conf") if isinstance(line, HbaRule) else (ident_text(line), "pg_ident.conf")
+    sources = Sources("pgpooler.yaml", {})
+    lines = read(text, file, sources)
+    assert sources.errors == []
+    return list(lines)
+
+
 def certificate(data: bytes) -> None:
     """A server's certificate."""
     assert len(end_point_binding(data)) in (0, 28, 32, 48, 64)
@@ -299,6 +355,33 @@ TARGETS = {
                 b'""',
                 b";",
                 b"\n",
+            ),
+        ),
+        Target(
+            hba_file,
+            (
+                b"local all all peer map=staff\n",
+                b'hostssl shop,"sales" /^svc_ 10.0.0.0/8 cert clientname=DN\n',
+                b'host replication al,"B o" ::1 ffff:: scram-sha-256 # why\n',
+                b"hostnossl sameuser alice all reject\n",
+                b" clientcert=verify-full",
+                b'"',
+                b'""',
+                b",",
+                b"\\\n",
+                b"#",
+            ),
+        ),
+        Target(
+            ident_file,
+            (
+                b"staff root postgres\n",
+                b"certs /^(.*)\\.example\\.org$ \\1\n",
+                b'"a map" "alice.example.org" all\n',
+                b"m /(a)|b \\1x",
+                b'"',
+                b"\\\n",
+                b"#",
             ),
         ),
         Target(
