@@ -25,7 +25,7 @@ class Names:
 
     async def addresses(self, host: str, port: int) -> list[Address]:
         """The addresses of a name, in the order in which they are to be tried.  Raises OSError if there are none."""
-        with contextlib.suppress(socket.gaierror):
+        with contextlib.suppress(socket.gaierror, UnicodeError):
             return _look_up(host, port, socket.AI_NUMERICHOST)
         found = self._under_way.get((host, port))
         if found is None:

@@ -123,6 +123,12 @@ def test_a_name_that_does_not_exist_is_reported() -> None:
     assert "no.such.name.invalid" in (error.detail or "")
 
 
+def test_a_name_that_can_be_none_is_reported() -> None:
+    error = opened(Backend(name="primary", host="x" * 64 + ".example.org")).error
+    assert error is not None
+    assert "is no name" in (error.detail or "")
+
+
 def cancel(answer: Callable[[socket.socket], None]) -> bool:
     """Send a cancel request to a server that answers like this; return whether that was orderly."""
 
