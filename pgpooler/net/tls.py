@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from pgpooler.config.tls_files import ALPN, words
 from pgpooler.net import system
@@ -16,6 +16,14 @@ from pgpooler.protocol.client_hello import LONGEST, names_protocols
 if TYPE_CHECKING:
     from pgpooler.net.relay import Relay
 
+ANSWERS_LIMIT: Final = 1 << 14
+"""Bytes of answers about TLS alone, to some hundred requests for new keys, that a peer gets beyond what it says."""
+FIRST_READ: Final = 1 << 14
+"""Bytes that are read at a time to begin with; more where most of them were data.
+
+Those of new keys are not, and as many of them as the buffer holds would keep everybody waiting for a third of a second.
+"""
+
 logger = logging.getLogger("pgpooler.tls")
 
 
@@ -25,7 +33,7 @@ class TlsPort(SocketPort):
     Its session hears nothing before hands are shaken, and what it writes before is lost: nobody could read it.
     """
 
-    __slots__ = ("_beginning", "_direct", "_end_point", "_established", "tunnel")
+    __slots__ = ("_answers", "_beginning", "_direct", "_end_point", "_established", "_most", "tunnel")
 
     def __init__(
         self,
@@ -47,6 +55,8 @@ class TlsPort(SocketPort):
         self._direct = direct
         self._established = end_point is None
         self._beginning = b""  # of what the client sent
+        self._answers = 0  # bytes about TLS alone that the peer has demanded lately
+        self._most = FIRST_READ  # bytes read at a time
         if end_point is None:
             self.encryption = tunnel.encryption_of_server()
 
@@ -91,7 +101,7 @@ class TlsPort(SocketPort):
             return
         self.resume()
         tunnel = self.tunnel
-        size = system.receive(self.socket, self.relay.view)
+        size = system.receive(self.socket, self.relay.view[:FIRST_READ])
         if size > 0:
             self.take(bytes(self.relay.view[:size]))
         elif size != system.WOULD_BLOCK:
@@ -144,7 +154,7 @@ class TlsPort(SocketPort):
         elif not self._established:
             relay.shake_later(self)
         else:
-            size = system.receive(self.socket, relay.view_of_records)
+            size = system.receive(self.socket, relay.view_of_records[: self._most])
             if size > 0:
                 self.tunnel.incoming.write(relay.view[:size])
                 self._hear(now)
@@ -176,7 +186,15 @@ class TlsPort(SocketPort):
         except ssl.SSLError as error:
             end = f"TLS: {words(error)}"
         if tunnel.outgoing.pending:
+            self._answers += tunnel.outgoing.pending
+            self._most = FIRST_READ
             self._push()
+            if self._answers > ANSWERS_LIMIT:
+                end = end or "TLS: the peer asks for other keys again and again"
+        elif stop > self._most >> 1:
+            self._most <<= 1
+        if self._answers and stop:
+            self._answers = max(0, self._answers - stop)
         session = self.session
         if stop and session is not None:
             session.receive(relay.buffer, 0, stop, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ from pgpooler.config.choices import TlsVersion
 from pgpooler.config.model import ClientTls
 from pgpooler.config.tls_files import ClientContext, client_context
 from pgpooler.net.port import LINGER
-from pgpooler.net.tls import TlsPort
+from pgpooler.net.tls import ANSWERS_LIMIT, TlsPort
 from pgpooler.net.tunnel import client_certificate
 from pgpooler.pooling.port import ClientCertificate
 from tests.certificates import Authority, Certificate
@@ -485,6 +487,45 @@ def test_a_cancel_request_is_heard_though_its_sender_is_gone_before_its_turn(ben
     bench.loop.pass_time(0)
     assert session.received == b"cancel"
     bench.until_done(lambda: session.ends, peer)
+
+
+def expand(secret: bytes, label: str, size: int) -> bytes:
+    """HKDF-Expand-Label of one block (RFC 8446 section 7.1), with the hash of TLS_AES_256_GCM_SHA384."""
+    name = b"tls13 " + label.encode()
+    info = size.to_bytes(2) + bytes((len(name),)) + name + b"\0\1"
+    return hmac.digest(secret, info, "sha384")[:size]
+
+
+def key_updates(secret: bytes, count: int) -> bytes:
+    """Records that ask for other keys, each under the keys of the one before (RFC 8446 sections 4.6.3 and 5.2)."""
+    records = b""
+    message = bytes.fromhex("180000010116")
+    header = bytes((23, 3, 3)) + (len(message) + 16).to_bytes(2)
+    for _ in range(count):
+        records += header + AESGCM(expand(secret, "key", 32)).encrypt(expand(secret, "iv", 12), message, header)
+        secret = expand(secret, "traffic upd", 48)
+    return records
+
+
+@pytest.mark.parametrize(("count", "ends"), [(10, False), (8000, True)])
+def test_who_asks_for_other_keys_again_and_again_is_left(
+    bench: TlsBench, tmp_path: Path, count: int, ends: bool
+) -> None:
+    """Each costs as much as a query, during which nobody else gets on, and an answer that is perhaps not read."""
+    context = theirs()
+    context.keylog_filename = str(tmp_path / "keys")
+    port, session, peer = bench.shaken(context)
+    lines = (tmp_path / "keys").read_text().splitlines()
+    (secret,) = (line.split()[2] for line in lines if line.startswith("CLIENT_TRAFFIC_SECRET_0"))
+    peer.records += key_updates(bytes.fromhex(secret), count)
+    while peer.records and not port.closed:
+        with contextlib.suppress(BlockingIOError):
+            del peer.records[: peer.socket.send(peer.records)]
+        bench.turn(0.05)
+    bench.wake_ups()
+    assert port._answers < 2 * ANSWERS_LIMIT, "not all that was sent was worked on"
+    assert session.ends == (["TLS: the peer asks for other keys again and again"] if ends else [])
+    assert port.closed is ends
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
