@@ -103,7 +103,7 @@ def comes_second(said: Said, client: Connection, server: Connection) -> bool:
 
 
 def follows_own_parse(request: Instance, server: Connection) -> bool:
-    """Return whether a Describe may be of the pooler's own, though the client asks the same: so was the Parse before."""
+    """Return whether a Describe may be the pooler's own, though the client asks the same: so was the Parse before."""
     last = server.last
     if request.name != "Describe" or last is None or last.name != "Parse":
         return False

@@ -45,7 +45,8 @@ class Listener:
             tune(connection)
             port = self._relay.add(connection, peer_name(connection, address))
             port.address = ip_address(connection, address)
-            port.system_user = system_user(connection)
+            if self._service.access.asks_system:
+                port.system_user = system_user(connection)
             self._service.accept(port, self._relay.clock())
         self._relay.rearm()
 

@@ -274,6 +274,11 @@ class Access:
         """The user is one of those written down."""
         return user in self._users
 
+    @property
+    def asks_system(self) -> bool:
+        """Some entry wants to know whom the operating system names; that name may take the system a while to find."""
+        return HbaMethod.PEER in self._methods
+
     def begin(self, request: LoginRequest) -> ClientAuthentication | Lookup:
         """Start a client's login.
 

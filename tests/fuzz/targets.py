@@ -1,4 +1,4 @@
-"""What is fuzzed: everything that reads bytes of somebody who has not proved who he is, and the files of users.
+"""What is fuzzed: what reads bytes of somebody who has not proved who he is, and the files that say who may log in.
 
 A target takes any bytes and must come back: with a value, or with the error that the peer is told.  Any other
 exception, and an assertion in it that fails, is a bug.  `python -m tests.fuzz` lets atheris look for such bytes,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from pgpooler.config.hba_file import read_hba
+from pgpooler.config.source import Sources
 from pgpooler.net.listener import Listener
 from pgpooler.net.relay import Relay
 from pgpooler.pooling.deadlines import Deadlines
@@ -85,3 +90,31 @@ def test_a_crowd_of_clients_is_accepted() -> None:
     world = run(100)
     assert len(world.service.clients) == 100
     assert all(client.port.peer.startswith("127.0.0.1:") for client in world.service.clients.values())
+
+
+@pytest.mark.parametrize(("entry", "asked"), [("local all all peer", True), ("local all all md5", False)])
+def test_who_is_at_the_other_end_of_a_unix_socket_is_asked_only_where_an_entry_wants_to_know(
+    tmp_path: Path, entry: str, asked: bool
+) -> None:
+    """The system may have to ask a directory service for the name, and everybody would wait for it."""
+    configuration = configure()
+    rules = read_hba(entry, "hba", Sources("pgpooler.yaml", {}))
+    auth = msgspec.structs.replace(configuration.auth, hba_file="hba", hba=rules)
+
+    async def scenario() -> list[str]:
+        loop = asyncio.get_running_loop()
+        world = World(msgspec.structs.replace(configuration, auth=auth))
+        relay = Relay(loop, Deadlines())
+        with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as connection:
+            listening.bind(str(tmp_path / "socket"))
+            listening.listen()
+            listener = Listener(loop, relay, world.service, listening)
+            connection.connect(str(tmp_path / "socket"))
+            while not world.service.clients:
+                await asyncio.sleep(0.001)
+            listener.close()
+            names = [client.port.system_user for client in world.service.clients.values()]
+            relay.close()
+        return names
+
+    assert asyncio.run(scenario()) == [pwd.getpwuid(os.getuid()).pw_name if asked else ""]
