@@ -65,7 +65,11 @@ def _is_stray(asked: Said, said: Said, client: Connection) -> bool:
 def _means_another(asked: Said, said: Said, client: Connection, server: Connection) -> bool:
     """Return whether two requests mean different statements by the names in them, as far as that is known."""
     theirs, meant = server.meant[id(said.instance)], _meaning(asked, client)
-    return theirs is not None and meant is not None and theirs.text != meant.text
+    if theirs is None:
+        return False
+    if meant is None:  # if it is certain that there is none, it cannot be this
+        return client.statements.is_sure and bool(statement_named(asked.instance))
+    return theirs.text != meant.text
 
 
 def _meaning(asked: Said, client: Connection) -> Statement | None:
@@ -103,7 +107,7 @@ def comes_second(said: Said, client: Connection, server: Connection) -> bool:
 
 
 def follows_own_parse(request: Instance, server: Connection) -> bool:
-    """Return whether a Describe may be of the pooler's own, though the client asks the same: so was the Parse before."""
+    """Return whether a Describe may be the pooler's own, though the client asks the same: so was the Parse before."""
     last = server.last
     if request.name != "Describe" or last is None or last.name != "Parse":
         return False

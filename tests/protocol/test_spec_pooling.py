@@ -342,6 +342,21 @@ LEGAL |= {
             server=8,
         ),
     ],
+    "a Describe of the pooler's own in front of one of what the client has not": lease(
+        1,
+        [say.parse(TEXT, b"s"), say.describe_statement(b"none"), say.SYNC],
+        [say.parse(TEXT, b"p1"), say.describe_statement(b"p1"), say.describe_statement(b"none"), say.SYNC],
+        [*answered(1, say.PARSED), *own(*SHAPE), *answered(1, say.error(), ready())],
+    ),
+    "a Parse of a name that is taken, and what it stood for before": [
+        *prepared(1, b"p1"),
+        *lease(
+            1,
+            [say.parse(ANOTHER, b"s"), say.describe_statement(b"s"), *use(b"s")],
+            [say.parse(TEXT, b"s"), say.parse(ANOTHER, b"s"), say.describe_statement(b"p1"), *use(b"p1")],
+            [*own(say.PARSED), *answered(1, say.error(), ready())],
+        ),
+    ],
     "two Describes that are the same, of which the second fails": lease(
         1,
         [say.parse(TEXT, b"s"), say.describe_statement(b"s"), say.describe_statement(b"s"), say.SYNC],
