@@ -22,6 +22,8 @@ def forwarded(said: Said, client: Connection, server: Connection) -> bool:
     has_passed_over = False
     refusals = len(client.refusals)
     for number, asked in enumerate(client.asked):
+        if id(asked) in client.ignored and not is_copying:
+            continue
         but_for_its_name = not (has_passed_over and said.instance.name == "Close")
         is_same = _is_same(asked, said, but_for_its_name=but_for_its_name) and not _is_stray(asked, said, client)
         if is_same and not _asks_for_shape(asked, said, client, server, has_passed_over=has_passed_over):
