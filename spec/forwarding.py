@@ -22,6 +22,8 @@ def forwarded(said: Said, client: Connection, server: Connection) -> bool:
     has_passed_over = False
     refusals = len(client.refusals)
     for number, asked in enumerate(client.asked):
+        if id(asked) in client.ignored and not is_copying:
+            continue
         but_for_its_name = not (has_passed_over and said.instance.name == "Close")
         is_same = _is_same(asked, said, but_for_its_name=but_for_its_name) and not _is_stray(asked, said, client)
         if is_same and not _asks_for_shape(asked, said, client, server, has_passed_over=has_passed_over):
@@ -65,7 +67,11 @@ def _is_stray(asked: Said, said: Said, client: Connection) -> bool:
 def _means_another(asked: Said, said: Said, client: Connection, server: Connection) -> bool:
     """Return whether two requests mean different statements by the names in them, as far as that is known."""
     theirs, meant = server.meant[id(said.instance)], _meaning(asked, client)
-    return theirs is not None and meant is not None and theirs.text != meant.text
+    if theirs is None:
+        return False
+    if meant is None:  # if it is certain that there is none, it cannot be this
+        return client.statements.is_sure and bool(statement_named(asked.instance))
+    return theirs.text != meant.text
 
 
 def _meaning(asked: Said, client: Connection) -> Statement | None:

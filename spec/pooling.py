@@ -76,7 +76,7 @@ class PoolingJudge:
 
     def _client_side(self, said: Said) -> Iterator[Violation]:
         client = self.clients.setdefault(said.connection, Connection(Judge()))
-        turn = client.judge.replying_to if not client.judge.is_ambiguous else None
+        turn = client.judge.replied_to(said.instance)
         yield from client.judge.hear(said.instance)
         if said.instance.sender is Sender.FRONTEND:
             if said.instance.name in FORWARDED:

@@ -69,7 +69,8 @@ class Connection:
     def goes_on(self, request: Instance) -> None:
         """Note that a client's request has gone to the server, or to none."""
         name = statement_named(request)
-        if request.name in ("Parse", "Close") and name is not None:
+        is_taken = request.name == "Parse" and bool(name) and self.meaning(name or b"") is not None  # then it fails
+        if request.name in ("Parse", "Close") and name is not None and not is_taken:
             self.under_way[name] = request
 
     def meaning(self, name: bytes) -> Statement | None:

@@ -139,6 +139,16 @@ class Judge:
         """The request whose reply is under way or due next; None if the backend waits."""
         return self._readings[0].request if self._is_started else None
 
+    def replied_to(self, reply: Instance) -> Request | None:
+        """Return the request that a reply would answer; None if the readings differ in that, or it answers none."""
+        if not self.is_ambiguous:
+            return self.replying_to
+        is_error = reply.name == "ErrorResponse"
+        taking = [one for one in self._readings if (one.may_fail() if is_error else reply.name in one.legal)]
+        requests = [one.request for one in taking if one.request is not None]
+        is_one = len({id(request.instance) for request in requests}) == 1
+        return requests[0] if is_one else None
+
     @property
     def is_over(self) -> bool:
         """Whether the backend can say nothing more."""
