@@ -357,6 +357,21 @@ def test_a_connection_that_is_nobodys_yet_goes_to_the_oldest_waiter() -> None:
     close_everything(setting)
 
 
+def test_a_login_for_one_client_alone_is_no_connection_for_who_comes_behind() -> None:
+    setting = knowing(pool_size=3)
+    ask(setting, setting.client(), "BEGIN")
+    setting.world.hold_opens = True
+    own = arrive(setting)
+    setting.world.answer_open()
+    setting.cluster.processes[-1].stalled = True
+    setting.world.hold_opens = False
+    behind = setting.client()
+    ask(setting, behind, f"row {behind.token}")
+    assert behind.rows == [behind.token]
+    assert not own.logged_in
+    close_everything(setting)
+
+
 def test_the_place_in_the_queue_is_kept_while_settings_are_tried() -> None:
     setting = transactions(pool_size=1, query_wait_timeout=10)
     ask(setting, first := setting.client(), "BEGIN")
