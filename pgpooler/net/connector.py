@@ -97,6 +97,9 @@ class Connector(Effects):
             error = _unreachable(backend, f"no connection within {timeout:g} s (server_connect_timeout)")
         except OSError as reason:
             error = _unreachable(backend, _words(reason))
+        except Exception as bug:  # whatever it is, the pool must hear of an end
+            self._relay.report(bug, None)
+            error = ServerUnavailable("internal error", sqlstate="XX000", detail=f"Backend {backend.name}.")
         else:
             self._hand_over(pool, self._relay.add(connection, peer, tunnel))
             return

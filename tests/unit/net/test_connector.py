@@ -230,6 +230,21 @@ def test_a_pool_whose_login_cannot_begin_hears_of_an_end(caplog: pytest.LogCaptu
     assert "a bug" in caplog.text
 
 
+def test_a_bug_on_the_way_to_a_server_is_reported_to_its_pool_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise a place in the pool would stay taken for ever."""
+
+    async def broken(connector: Connector, place: object) -> socket.socket:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Connector, "_connect_to", broken)
+    error = opened(BACKEND).error
+    assert error is not None
+    assert (error.sqlstate, error.message) == ("XX000", "internal error")
+    assert "a bug" in caplog.text
+
+
 def test_lines_about_sessions_carry_their_number(caplog: pytest.LogCaptureFixture) -> None:
     async def body(connector: Connector, relay: Relay) -> None:
         with caplog.at_level(logging.INFO, "pgpooler.sessions"):
