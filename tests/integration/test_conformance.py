@@ -18,6 +18,7 @@ from spec.conformance.stage import Deviation, unique_name
 from spec.conformance.suite import Outcome, Result, Suite
 from spec.conformance.target import Target, target
 from spec.conformance.themes import THEMES
+from tests.certificates import Authority
 from tests.integration import servers
 from tests.integration.intended import INTENDED
 from tests.integration.poolers import Pooler, PoolerFactory
@@ -113,6 +114,25 @@ def test_pgpooler_answers_as_the_server_behind_it_does(
 ) -> None:
     found = deviations(examined(target(start("session").url(), PATIENCE), of_server(postgres)))
     assert set(found) == set(INTENDED["session"]), found
+
+
+def test_what_needs_tls_conforms_at_postgresql_and_at_pgpooler(
+    tls_server: PostgresServer, pooler: PoolerFactory, authority: Authority
+) -> None:
+    running = pooler(
+        {
+            "backends": [{"name": "primary", "host": tls_server.host, "port": tls_server.port}],
+            "auth": {"users": {tls_server.superuser: {"password": tls_server.password}}},
+            "tls": {"mode": "prefer", **authority.certify("pooler", file="conformance").keys},
+        }
+    )
+    login = f"postgresql://{tls_server.superuser}:{tls_server.password}"
+    for examinee in (of_server(tls_server), target(f"{login}@{running.host}:{running.port}/postgres", PATIENCE)):
+        outcomes = list(Suite(examinee).run([THEMES["startup"]]))
+        assert deviations(outcomes) == {}
+        within = [outcome.result for outcome in outcomes if outcome.script.needs == ("TLS",)]
+        assert within
+        assert set(within) == {Result.CONFORMS}
 
 
 @pytest.mark.parametrize("method", ["password", "md5", "scram-sha-256"])
