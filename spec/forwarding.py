@@ -22,7 +22,7 @@ def forwarded(said: Said, client: Connection, server: Connection) -> bool:
     has_passed_over = False
     refusals = len(client.refusals)
     for number, asked in enumerate(client.asked):
-        if id(asked) in client.ignored and not is_copying:
+        if id(asked) in client.ignored and not server.reads_data:
             continue
         but_for_its_name = not (has_passed_over and said.instance.name == "Close")
         is_same = _is_same(asked, said, but_for_its_name=but_for_its_name) and not _is_stray(asked, said, client)
@@ -70,7 +70,7 @@ def _means_another(asked: Said, said: Said, client: Connection, server: Connecti
     if theirs is None:
         return False
     if meant is None:  # if it is certain that there is none, it cannot be this
-        return client.statements.is_sure and bool(statement_named(asked.instance))
+        return client.statements.is_sure and not client.has_lost_count and bool(statement_named(asked.instance))
     return theirs.text != meant.text
 
 

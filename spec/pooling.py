@@ -40,7 +40,7 @@ from spec.pooling_rules import (
 )
 from spec.pooling_state import Connection, Due, note_parameter, parameter
 from spec.session import Judge, Violation
-from spec.statements import USED, Statement, Statements, statement_named
+from spec.statements import USED, Statement, statement_named
 from spec.types import Item
 
 ANYWHERE = ASYNCHRONOUS - {"ParameterStatus"}
@@ -82,7 +82,7 @@ class PoolingJudge:
             if said.instance.name in FORWARDED:
                 client.asked.append(said)
             server = self.servers.get(client.holder) if client.holder is not None else None
-            if said.instance.name == "Sync" and server is not None and server.is_copying:
+            if said.instance.name == "Sync" and server is not None and server.reads_data:
                 client.ignore_syncs()
             return
         note_parameter(client, said.instance)
@@ -105,8 +105,9 @@ class PoolingJudge:
             yield from self._faked(said, client, request)
         if request is not None:
             client.statements.learn(request, said.instance)
-        elif said.instance.name in ACKNOWLEDGED:  # of which request, nobody can say
-            client.statements = Statements(is_sure=False)
+        elif said.instance.name in ACKNOWLEDGED:
+            client.has_lost_count = True
+        client.count_again()
 
     def _faked(self, said: Said, client: Connection, request: Instance | None) -> Iterator[Violation]:
         """Learn what no server said: it may stand for what one said, or for what none was asked."""
@@ -170,7 +171,7 @@ class PoolingJudge:
         if not server.welcomed:
             server.welcomed = said.instance.name == "ReadyForQuery"
             return
-        if said.instance.name == "CopyInResponse" and client is not None:
+        if said.instance.name == "CopyInResponse" and client is not None and server.reads_data:
             client.ignore_syncs()
         if client is not None and owner is None and said.instance.name == "CommandComplete":
             _rolled_back(said.instance, server, client)
@@ -377,7 +378,7 @@ def _used(said: Said, client: Connection, request: Instance, due: Due, found: Fo
         return  # it may have got its name in SQL
     if theirs is None:
         yield _broken(STATEMENTS, said, f"{meant!r} became {name!r}, which nobody has prepared on this server")
-    elif own is None and client.statements.is_sure:
+    elif own is None and client.statements.is_sure and not client.has_lost_count:
         yield _broken(STATEMENTS, said, f"the client has prepared no {meant!r}, and got {theirs.text!r}")
     elif own is not None and not found.is_same(own, theirs):
         yield _broken(STATEMENTS, said, f"the client has prepared {own} as {meant!r}, and got {theirs}")

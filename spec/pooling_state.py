@@ -49,6 +49,7 @@ class Connection:
     """Of a client: Queries of the pooler's own that may fail in the place of the client's."""
     prepared: dict[bytes, Statement] = field(default_factory=dict)  # of a server: names, if nothing fails
     meant: dict[int, Statement | None] = field(default_factory=dict)  # of a server: what its requests mean by a name
+    has_lost_count: bool = False  # of a client: nobody could tell which of its requests was answered
     under_way: dict[bytes, Instance] = field(default_factory=dict)  # of a client: what did something to a name last
     served: Instance | None = None  # of a client: the request to a server of whose reply it got something last
     is_marking: bool = False  # of a server: it answers a Query of the pooler's own, as its columns tell
@@ -80,6 +81,13 @@ class Connection:
             return self.statements.known.get(name)
         return Statement(request["query"], request["types"]) if request.name == "Parse" else None
 
+    def count_again(self) -> None:
+        """Learn what the names of statements stand for, when there is one reading again."""
+        if self.has_lost_count and not self.judge.is_ambiguous:
+            self.has_lost_count = False
+            prepared = self.judge.readings[0].facts.statements
+            self.statements.known = {name: Statement(one.text, one.types) for name, one in prepared.items()}
+
     def ignore_syncs(self) -> None:
         """Note of a client whose server reads the data of a COPY which of its Syncs stand within that."""
         for asked in self.asked:
@@ -100,8 +108,13 @@ class Connection:
 
     @property
     def is_copying(self) -> bool:
-        """Whether a server reads the data of a COPY."""
+        """Whether a server is in a COPY from its client."""
         return any(reading.is_copying for reading in self.judge.readings)
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether a server reads the data of a COPY of which it has not got the end."""
+        return any(reading.reads_data for reading in self.judge.readings)
 
     def owner(self) -> int | None:
         """Return the client whose request a server answers now; the holder where readings differ and one says so."""

@@ -176,6 +176,11 @@ class Configuration:
         return self.request is None and not self.is_skipping and not self.is_series
 
     @property
+    def reads_data(self) -> bool:
+        """Whether a COPY from the frontend is under way that the frontend has not ended."""
+        return self.is_copying and all(self.requests[number].kind in IGNORED_IN_COPY for number in self._copied())
+
+    @property
     def goes_both_ways(self) -> bool:
         """Whether a COPY both ways is under way."""
         copy = self.facts.result.copy

@@ -65,9 +65,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared statement: its text, and what descriptions of it said."""
+    """A prepared statement: its text, the types given for its parameters, and what descriptions of it said."""
 
     text: bytes
+    types: Item = ()
     parameters: int | None = None
     width: int | None = None
 
@@ -148,7 +149,7 @@ class Facts:
             case "ParameterDescription":
                 self._learn(request.text("target"), parameters=length(reply["types"]))
             case "ParseComplete":
-                self.statements[request.text("statement")] = Prepared(request.text("query"))
+                self.statements[request.text("statement")] = Prepared(request.text("query"), request.instance["types"])
             case "BindComplete":
                 yield from self._bound(request)
             case "CloseComplete":
