@@ -117,7 +117,8 @@ class Preparing:
         A statement that is prepared then has the client's own name, and only this server has it.
         """
         owed = self._server.owed
-        certain = (owed.skipping and not owed.doubt) or (owed.copy_in and owed.open_batch)  # that it is not run
+        in_copy = owed.copy_in and owed.open_batch and not owed.swallowed
+        certain = not owed.doubt and (owed.skipping or in_copy)  # that it is not run
         if kind != codes.PARSE or certain:
             return PASS
         names = read_names(client.framer, 1)

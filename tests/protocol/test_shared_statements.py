@@ -583,14 +583,34 @@ IN_DOUBT = parse("", "copyin c") + bind("") + execute() + SYNC + close("t") + SY
 def test_nobody_gets_a_statement_that_a_client_prepared_in_doubt_under_its_own_name(
     setting: Statements, said: tuple[bytes, bytes]
 ) -> None:
-    """It was passed on as it is, because nobody could know what the server would do with it."""
-    client = setting.plain()
+    """It was passed on as it is, because the server may skip it, and the client has it on this server alone."""
+    client, other = setting.plain(), setting.plain()
     for part in said:
         setting.say(client, part)
+    setting.occupy()
+    assert setting.say(client, bind("u"), RUN) == "2DCZ"
+    client.terminate()
+    setting.world.settle()
+    assert setting.say(other, bind("u"), RUN) == "EZ"
+    assert [b"u" in process.prepared for process in setting.cluster.processes] == [False, False]
+
+
+def test_nor_one_that_was_prepared_before_the_doubt_was_known(setting: Statements) -> None:
+    """The COPY has begun as far as anybody knows, and has failed already."""
+    client, other = setting.plain(), setting.plain()
     (process,) = setting.cluster.processes
-    if client.session.state == ClientState.IDLE:  # type: ignore[union-attr]
-        assert b"u" not in process.prepared
-    setting.leave(client)
+    setting.world.chunk = 1
+    client.say(IN_DOUBT)
+    while client.port.step_read():
+        pass
+    while client.kinds != "12G":
+        process.port.step_far()
+        process.port.step_read()
+        client.port.step_far()
+    assert setting.say(client, parse("u", "SELECT 'u'"), SYNC) == "EZ1Z"
+    client.terminate()
+    setting.world.settle()
+    assert setting.say(other, bind("u"), RUN) == "EZ"
     assert b"u" not in process.prepared
     assert not process.over
 
