@@ -76,7 +76,7 @@ class PoolingJudge:
 
     def _client_side(self, said: Said) -> Iterator[Violation]:
         client = self.clients.setdefault(said.connection, Connection(Judge()))
-        turn = client.judge.replied_to(said.instance)
+        turn, was_ambiguous = client.judge.replied_to(said.instance), client.judge.is_ambiguous
         yield from client.judge.hear(said.instance)
         if said.instance.sender is Sender.FRONTEND:
             if said.instance.name in FORWARDED:
@@ -105,7 +105,7 @@ class PoolingJudge:
             yield from self._faked(said, client, request)
         if request is not None:
             client.statements.learn(request, said.instance)
-        elif said.instance.name in ACKNOWLEDGED:
+        elif was_ambiguous and said.instance.name not in ASYNCHRONOUS:
             client.has_lost_count = True
         client.count_again()
 

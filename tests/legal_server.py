@@ -339,7 +339,8 @@ class LegalServer(Server):
         meaning, asker = self.runs[0].meaning if self.runs else None, NO_TAG
         if request.kind in ("Execute", "DescribePortal"):
             portal = request.text("portal" if request.kind == "Execute" else "target")
-            meaning, asker = self.portals.get(portal), self.askers.get(portal, NO_TAG)
+            meaning = self.portals.get(portal)
+            asker = self.askers.get(portal, NO_TAG) if meaning is not None else NO_TAG
         elif request.kind == "DescribeStatement":
             meaning = self.statements.get(request.text("target"))
         if isinstance(meaning, Owned) and meaning.owner:

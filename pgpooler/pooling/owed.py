@@ -107,10 +107,15 @@ class Owed:
             self._may_copy = -1
 
     def _come_to_copy(self) -> None:
-        """A COPY begins: the batch without Sync in front of the Query that it is of has been answered."""
-        if self._copier == QUERY and self._may_copy == self.answered:
-            while self.requests and self.requests[0] in (BATCH, END_OF_COPY):
-                self.requests.popleft()
+        """A COPY begins: what was sent before the request that it is of, in the same batch or in place of its Sync, is
+        past, ends of another COPY included.
+        """
+        requests = self.requests
+        if self._may_copy != self.answered:
+            return
+        left = requests.count(BATCH) - (self._copier == BATCH)
+        while requests and (left or requests[0] == END_OF_COPY):
+            left -= requests.popleft() == BATCH
 
     def sent(self, kind: int) -> None:
         """Note a request of this type, at its first forwarded byte."""

@@ -410,3 +410,19 @@ def test_in_doubt_nobody_waits_for_a_copy() -> None:
     owed.sent(QUERY)
     assert owed.doubt
     assert not owed.may_copy
+
+
+def test_the_end_of_one_copy_is_not_taken_for_that_of_the_next_in_its_batch() -> None:
+    owed = beginning(EXECUTE, PARSE, BIND)
+    owed.copy_in_response()
+    for kind in (codes.COPY_DONE, codes.COPY_DONE, PARSE, BIND):
+        owed.sent(kind)
+    owed.begins_copy(EXECUTE)
+    owed.sent(EXECUTE)
+    owed.copy_in_response()
+    assert owed.copy_in
+    assert not owed.doubt
+    owed.sent(codes.COPY_DONE)
+    owed.sent(codes.SYNC)
+    assert owed.ready()
+    assert owed.nothing
