@@ -116,5 +116,4 @@ def test_a_thousand_who_log_in_at_once_delay_the_queries_of_others_little(
         wait_until(lambda: log.stat().st_size > size)
     quiet = slowest_of_a_hundred(log, (began, before), (after, ended))
     busy = slowest_of_a_hundred(log, (before, after))
-    print(f"p99 quiet {quiet} us, burst {busy} us, {after - before:.1f} s")
-    assert busy < 3 * quiet
+    assert busy < 3 * quiet, f"{busy} us while they log in, {quiet} us before and after"
