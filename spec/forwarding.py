@@ -22,13 +22,13 @@ def forwarded(said: Said, client: Connection, server: Connection) -> bool:
     has_passed_over = False
     refusals = len(client.refusals)
     for number, asked in enumerate(client.asked):
-        if id(asked) in client.ignored and not server.reads_data:
-            continue
         but_for_its_name = not (has_passed_over and said.instance.name == "Close")
         is_same = _is_same(asked, said, but_for_its_name=but_for_its_name) and not _is_stray(asked, said, client)
         if is_same and not _asks_for_shape(asked, said, client, server, has_passed_over=has_passed_over):
             gone = [client.asked.popleft() for _ in range(number + 1)]
             left_out = gone[:-1]
+            if id(asked) in client.ignored and not server.reads_data:
+                _ignore_next(client)
             for one in gone:
                 if client.ignored.pop(id(one), None) is None:
                     client.goes_on(one.instance)
@@ -45,6 +45,13 @@ def forwarded(said: Said, client: Connection, server: Connection) -> bool:
         elif asked.instance.name not in VOID or is_copying:
             return False
     return False
+
+
+def _ignore_next(client: Connection) -> None:
+    """Of two Syncs one was left out: it need not have been the first."""
+    upcoming = next((asked for asked in client.asked if asked.instance.name not in VOID), None)
+    if upcoming is not None and upcoming.instance.name == "Sync":
+        client.ignored[id(upcoming)] = upcoming
 
 
 def _asks_for_shape(asked: Said, said: Said, client: Connection, server: Connection, *, has_passed_over: bool) -> bool:

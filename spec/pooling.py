@@ -89,6 +89,7 @@ class PoolingJudge:
         if not client.welcomed:
             client.welcomed = said.instance.name == "ReadyForQuery"
             return
+        client.count_again()
         request = turn.instance if turn is not None else None
         name = statement_named(request) if request is not None else None
         due = _delivered(client, said.data, client.statements.known.get(name) if name is not None else None)
@@ -107,7 +108,6 @@ class PoolingJudge:
             client.statements.learn(request, said.instance)
         elif was_ambiguous and said.instance.name not in ASYNCHRONOUS:
             client.has_lost_count = True
-        client.count_again()
 
     def _faked(self, said: Said, client: Connection, request: Instance | None) -> Iterator[Violation]:
         """Learn what no server said: it may stand for what one said, or for what none was asked."""
@@ -374,11 +374,11 @@ def _used(said: Said, client: Connection, request: Instance, due: Due, found: Fo
         return
     name, theirs = due.used
     own = client.statements.known.get(meant)
-    if theirs is None and name == meant:
-        return  # it may have got its name in SQL
+    if (theirs is None and name == meant) or client.has_lost_count:
+        return  # it may have got its name in SQL, or nobody knows what the client has
     if theirs is None:
         yield _broken(STATEMENTS, said, f"{meant!r} became {name!r}, which nobody has prepared on this server")
-    elif own is None and client.statements.is_sure and not client.has_lost_count:
+    elif own is None and client.statements.is_sure:
         yield _broken(STATEMENTS, said, f"the client has prepared no {meant!r}, and got {theirs.text!r}")
     elif own is not None and not found.is_same(own, theirs):
         yield _broken(STATEMENTS, said, f"the client has prepared {own} as {meant!r}, and got {theirs}")

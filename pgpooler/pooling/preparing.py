@@ -149,6 +149,10 @@ class Preparing:
         name = names[0][:LONGEST_NAME]
         if name and self.pending.unsettled(name):
             return HOLD
+        if name and name in self.keeps:  # then the server refuses a name that is taken
+            self._lease.session_state.note(evidence.UNREAD | evidence.CLEANING)
+            self.pending.expect(Expected(codes.PARSE_COMPLETE, GOES_ON), name)
+            return PASS
         if framer.length > LONGEST_KEPT or (name and client.statements.size + framer.length > MOST_KEPT):
             return self._parse_unkept(client, name)
         if not framer.take(LONGEST_KEPT):

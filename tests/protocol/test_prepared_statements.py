@@ -14,6 +14,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from pgpooler.config.choices import PoolMode
+from pgpooler.pooling.statements import LONGEST_KEPT
 from tests.scripted import FLUSH, SYNC, Client, PostgreSQL, Setting, cut, direct_transcript, frame, query
 
 NAMES = ("a", "b", "")
@@ -141,6 +142,18 @@ def test_a_parse_that_failed_is_not_brought_back_by_the_deallocate_behind_it_tha
         setting.world.settle()
     assert client.kinds == "CZEZEZEZCZEZEZ"
     assert bytes(client.after_login) == direct_transcript(b"".join(sayings), "")
+
+
+def test_the_name_of_a_statement_that_is_too_long_to_be_kept_is_taken() -> None:
+    said = parse("a", "SELECT 'x' --" + "x" * LONGEST_KEPT) + SYNC + parse("a", "SELECT 'y'") + SYNC
+    setting = Setting(pool_mode=PoolMode.TRANSACTION, pool_size=1)
+    client = Client(setting.world, "")
+    client.say(said)
+    setting.world.settle()
+    assert client.kinds == "1ZEZ"
+    client.say(close("a") + SYNC + parse("a", "SELECT 'y'") + bind("a") + execute() + SYNC)
+    setting.world.settle()
+    assert client.kinds == "1ZEZ3Z12DCZ"
 
 
 def test_an_unnamed_statement_that_was_closed_unused_is_not_asked_for_again() -> None:
