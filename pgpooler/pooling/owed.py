@@ -174,7 +174,7 @@ class Owed:
                 if kept[0] == BATCH and self._batch_goes_on():
                     self.doubt = "a batch went on behind the end of a COPY that may have begun only there"
                 break
-            if kind == BATCH:
+            if kind == kept[0] == BATCH:
                 continue  # the same batch: this COPY may be of what came behind the end of another
             if kind == SYNC:
                 self.swallowed += 1

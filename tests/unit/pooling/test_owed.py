@@ -298,6 +298,13 @@ class Model:
         self.come_back(1 << 20)
 
 
+def test_a_batch_sent_into_the_copy_of_a_query_is_not_part_of_it() -> None:
+    """The COPY fails of it, and the server skips what follows, or not: nobody can tell."""
+    owed = owing(QUERY, PARSE)
+    owed.copy_in_response()
+    assert owed.doubt
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(PARTS), st.integers(0, 6), st.integers(0, 6)),
