@@ -26,15 +26,15 @@ ENDS_EVERYTHING = encode(say.COPY_FAIL) + encode(say.SYNC)
 """What a client says that is not answered though it has sent its script: it ends a COPY, and a series without Sync."""
 
 
-def requests(*, named: bool) -> st.SearchStrategy[list[Instance]]:
-    """What clients ask: any script, and now and then something that lasts; `named`: statements that last, too."""
+def requests() -> st.SearchStrategy[list[Instance]]:
+    """What clients ask: any script, and now and then something that lasts, a statement or what it leaves."""
     text = st.sampled_from(sorted(LASTING))
     simple = text.map(lambda text: [say.query(text)])
     extended = text.map(lambda text: [say.parse(text), say.bind(), say.execute(), say.SYNC])
-    return scripts() | named_scripts() | simple | extended if named else scripts() | simple
+    return scripts() | named_scripts() | simple | extended
 
 
-REQUESTS = {named: requests(named=named) for named in (True, False)}
+REQUESTS = requests()
 
 
 class TaggedClient(Client):
@@ -62,7 +62,6 @@ class TaggedClient(Client):
 
 class WholeDataPlane(RuleBasedStateMachine):
     mode = PoolMode.SESSION
-    named = True
 
     @initialize(
         pool_size=st.sampled_from((1, 2, 2, 3)),
@@ -150,7 +149,7 @@ class WholeDataPlane(RuleBasedStateMachine):
     )
     def ask(self, data: st.DataObject, most: int, count: int) -> None:
         client = self.one(data, self.asking)
-        request = data.draw(REQUESTS[self.named], label="request")
+        request = data.draw(REQUESTS, label="request")
         client.rest += b"".join(encode(tagged(instance, client.tag)) for instance in request)
         client.send(most)
         if count:
@@ -341,7 +340,6 @@ class WholeDataPlane(RuleBasedStateMachine):
 
 class WholeTransactionMode(WholeDataPlane):
     mode = PoolMode.TRANSACTION
-    named = False  # the judge cannot yet tell every Describe of the pooler's own from one of the client's
 
 
 class WholeStatementMode(WholeDataPlane):

@@ -190,24 +190,25 @@ class OfDescribe(Expected):
     `compare`: the client's request waits for it, and may not be run if the shape is not the one that was known before.
     """
 
-    __slots__ = ("_provider", "compare", "statement")
+    __slots__ = ("_provider", "_types", "compare", "statement")
 
     def __init__(self, fate: int, provider: Provider, statement: Statement, *, compare: bool = False) -> None:
         super().__init__(codes.PARAMETER_DESCRIPTION, fate)
         self._provider = provider
+        self._types = b""
         self.statement = statement
         self.compare = compare
 
     def types(self, body: bytes) -> None:
-        """The types are here: who prepares the statement again asks for these."""
-        if self.statement.shape is None:
-            self.statement.again = self.statement.body.partition(b"\0")[0] + b"\0" + body
+        """The types are here."""
+        self._types = body
 
     def shape(self, kind: int, body: bytes) -> None:
-        """The shape is here."""
+        """The shape is here: all is known.  Who prepares the statement again asks for these types."""
         shape = shape_of(body) if kind == codes.ROW_DESCRIPTION else b""
         if self.statement.shape is None:
             self.statement.shape = shape
+            self.statement.again = self.statement.text + b"\0" + self._types
         if self.compare:
             self._provider.compared(self.statement, same=self.statement.shape == shape)
 

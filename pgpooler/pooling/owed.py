@@ -94,7 +94,7 @@ class Owed:
 
         Where nobody knows what is still to come, nobody could wait for it.
         """
-        return self._may_copy >= self.answered and not self.doubt
+        return bool(self.requests) and self._may_copy >= self.answered and not self.doubt
 
     def begins_copy(self, kind: int) -> None:
         """A Query, or an Execute in a batch, is sent next that begins a COPY from the client."""
