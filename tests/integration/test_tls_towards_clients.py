@@ -7,6 +7,7 @@ import itertools
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -423,6 +424,42 @@ def test_an_error_that_ends_the_connection_arrives_within_tls(in_front: RunningD
 def test_a_wrong_password_is_refused_within_tls(in_front: RunningDataPlane) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         log_in(in_front.port, password="wrong")
+
+
+LOGINS = 200
+TOGETHER = 10
+
+
+def slowest_of_a_hundred(port: int, crowd_at: int) -> float:
+    """The 99th percentile of the time that a query takes while a crowd logs in, at this port, with TLS and SCRAM."""
+    numbers = iter(range(LOGINS))
+
+    def log_in_and_out() -> None:
+        for _ in numbers:
+            log_in(crowd_at).close()
+
+    crowd = [threading.Thread(target=log_in_and_out) for _ in range(TOGETHER)]
+    took = []
+    with log_in(port, sslmode="disable") as connection:
+        for one in crowd:
+            one.start()
+        while any(one.is_alive() for one in crowd):
+            began = time.perf_counter()
+            connection.execute("SELECT 1")
+            took.append(time.perf_counter() - began)
+    return sorted(took)[len(took) * 99 // 100]
+
+
+def test_a_crowd_that_logs_in_delays_queries_hardly_more_than_if_it_logged_in_elsewhere(
+    tls_server: LocalServer, pooler: PoolerFactory, shown: Certificate
+) -> None:
+    """The same crowd costs the machine as much when it goes to the server directly; what is more is PgPooler's."""
+    configured = configuration(tls_server, **shown.keys)
+    running = pooler(configured | {"routing": {"defaults": {"pool_mode": "transaction", "pool_size": 5}}})
+    log_in(running.port).close()
+    elsewhere = slowest_of_a_hundred(running.port, tls_server.port)
+    here = slowest_of_a_hundred(running.port, running.port)
+    assert here < 3 * elsewhere
 
 
 # -- reload ------------------------------------------------------------------------------------------------------------
