@@ -52,6 +52,9 @@ def every_one(options: argparse.Namespace) -> int:
     """Fuzz the targets one after the other, each in a process of its own."""
     from tests.fuzz.targets import TARGETS
 
+    if unknown := set(options.target) - TARGETS.keys():
+        print(f"no such target: {', '.join(sorted(unknown))}; there are: {', '.join(TARGETS)}", file=sys.stderr)
+        return 2
     wrong = []
     for name in options.target or TARGETS:
         keys = ["--here", "--seconds", str(options.seconds), "--corpus", str(options.corpus)]
